@@ -1,0 +1,193 @@
+"""The only EM loop, as a pure state machine.
+
+    state = start(...)
+    while not state.done:
+        step  = ask(state)                       # function from a block to sums; the caller adds them over all blocks
+        state = tell(state, total)               # M-step, judge, retire finished candidates
+
+All candidates advance in the same scans. A candidate that stops leaves the stack with the parameters that were just evaluated, so that
+what is reported belongs together. Nothing here knows where blocks are or who adds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dask_em.em.stopping import Verdict, decreased, judge
+from dask_em.errors import ObjectiveDecreasedError
+from dask_em.mixture import Mixture, Parameters, Step
+from dask_em.scan import PatternSums, Sums
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What does not change during a fit.
+
+    n_weight is the total weight of the rows; tol is per unit of weight; max_iter bounds the EM steps of each candidate.
+    """
+
+    mixture: Mixture
+    n_weight: float
+    tol: float
+    max_iter: int
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One model under way: its size, the objective and log-likelihood of every scan, and where it stands.
+
+    parameters is set when the candidate has stopped; it holds those of the last entry of `objectives`.
+    """
+
+    n_components: int
+    objectives: tuple[float, ...] = ()
+    log_likelihoods: tuple[float, ...] = ()
+    verdict: Verdict = Verdict.RUNNING
+    parameters: Parameters | None = None
+
+    @property
+    def n_iter(self) -> int:
+        """EM steps that led to the parameters."""
+        return max(len(self.objectives) - 1, 0)
+
+
+@dataclass(frozen=True)
+class State:
+    """All candidates, and the stacked parameters of the running ones (None until a label step has made them)."""
+
+    settings: Settings
+    candidates: tuple[Candidate, ...]
+    parameters: Parameters | None
+    n_scans: int = 0
+
+    @property
+    def running(self) -> tuple[int, ...]:
+        return tuple(i for i, c in enumerate(self.candidates) if c.verdict is Verdict.RUNNING)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return tuple(self.candidates[i].n_components for i in self.running)
+
+    @property
+    def done(self) -> bool:
+        return not self.running
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The small record that the driver sees after each scan."""
+
+    scan: int
+    candidates: int
+    objective: float
+    change: float
+    done: bool
+
+    @property
+    def message(self) -> str:
+        best = (
+            f"objective per row {self.objective:.6f}"
+            if np.isfinite(self.objective)
+            else "started from labels"
+        )
+        gain = f", gain {self.change:.1e}" if np.isfinite(self.change) else ""
+        return f"scan {self.scan}: {self.candidates} running, {best}{gain}"
+
+
+def start(settings: Settings, sizes: Sequence[int], parameters: Parameters | None) -> State:
+    """Begin with stacked parameters, or with None: the first scan is then an M-step on the labels of the blocks."""
+    state = State(settings, tuple(Candidate(k) for k in sizes), parameters)
+    return state if parameters is None else _drop_collapsed(state)
+
+
+def ask(state: State) -> Step:
+    """What to evaluate on every block in the next scan."""
+    mixture = state.settings.mixture
+    if state.parameters is None:
+        return mixture.label_step(state.sizes)
+    return mixture.e_step(state.parameters, state.sizes)
+
+
+def tell(state: State, total: PatternSums | Sums) -> State:
+    """Take the sums over all rows: record objectives, retire who is done, and do one M-step for the others.
+
+    Raises
+    ------
+    ObjectiveDecreasedError
+        A step lowered the objective beyond rounding, which EM cannot do.
+    """
+    mixture, sizes, old = state.settings.mixture, state.sizes, state.parameters
+    sums = mixture.lift(total, old, sizes)
+    state = replace(state, n_scans=state.n_scans + 1)
+    new = mixture.m_step(sums, old, sizes)
+    if old is None:
+        return _drop_collapsed(replace(state, parameters=new))
+    objectives = sums.log_likelihood + mixture.log_prior(old, sizes)
+    candidates = list(state.candidates)
+    for c, index in enumerate(state.running):
+        candidates[index] = _judged(
+            state, index, float(objectives[c]), float(sums.log_likelihood[c]), _own(sizes, c)
+        )
+    state = _keep(replace(state, candidates=tuple(candidates), parameters=new), state.running)
+    return _drop_collapsed(state)
+
+
+def _judged(state: State, index: int, objective: float, log_likelihood: float, own: np.ndarray) -> Candidate:
+    settings, candidate = state.settings, state.candidates[index]
+    assert state.parameters is not None
+    objectives = (*candidate.objectives, objective)
+    if decreased(objectives):
+        raise ObjectiveDecreasedError(
+            f"the objective of candidate {index} ({candidate.n_components} components) fell from {objectives[-2]!r} to "
+            f"{objective!r} in scan {state.n_scans}: EM cannot do this, so please report it as a bug"
+        )
+    verdict = judge(objectives, settings.n_weight, settings.tol, settings.max_iter)
+    return Candidate(
+        candidate.n_components,
+        objectives,
+        (*candidate.log_likelihoods, log_likelihood),
+        verdict,
+        None if verdict is Verdict.RUNNING else state.parameters.take(own),
+    )
+
+
+def _own(sizes: Sequence[int], c: int) -> np.ndarray:
+    """Where candidate c's components stand on the stacked axis."""
+    return np.arange(sizes[c]) + sum(sizes[:c])
+
+
+def _keep(state: State, before: Sequence[int]) -> State:
+    """Take the candidates that stopped running off the stack, which still holds those of `before`."""
+    sizes = [state.candidates[i].n_components for i in before]
+    stay = [_own(sizes, c) for c, i in enumerate(before) if state.candidates[i].verdict is Verdict.RUNNING]
+    assert state.parameters is not None
+    return replace(
+        state, parameters=state.parameters.take(np.concatenate([np.empty(0, dtype=np.int64), *stay]))
+    )
+
+
+def _drop_collapsed(state: State) -> State:
+    if state.done:
+        return state
+    assert state.parameters is not None
+    bad, candidates, running = (
+        state.settings.mixture.collapsed(state.parameters),
+        list(state.candidates),
+        state.running,
+    )
+    for c, index in enumerate(running):
+        if bad[_own(state.sizes, c)].any():
+            candidates[index] = replace(candidates[index], verdict=Verdict.COLLAPSED)
+    return _keep(replace(state, candidates=tuple(candidates)), running)
+
+
+def progress(state: State) -> Progress:
+    """Look at a state from afar: the best candidate that has not collapsed."""
+    alive = [c.objectives for c in state.candidates if c.objectives and c.verdict is not Verdict.COLLAPSED]
+    best = max(alive, key=lambda o: o[-1], default=(np.nan,))
+    change = best[-1] - best[-2] if len(best) > 1 else np.nan
+    n = state.settings.n_weight
+    return Progress(state.n_scans, len(state.running), best[-1] / n, change / n, state.done)

@@ -1,0 +1,149 @@
+"""What the engine asks of a distribution.
+
+A family is an exponential family on d columns, written so that a mixture of it is two matrix products:
+
+    T       = features(x)             (q, n)   what a row contributes; a missing cell contributes 0
+    log p   = constant + W T          (K, n)   for K components at once
+    stats   = lift(R Tᵀ)              (K, s)   expected complete-data statistics of the rows, which add up
+    params' = m_step(stats)                    closed form
+
+A family object holds *settings* (columns, levels, scales, prior); *parameters* are frozen dataclasses of arrays
+whose first axis is the component, stacked over all candidates; *statistics* are plain (K, s) arrays.
+`sizes` always lists the number of components of each candidate along that axis.
+
+A family knows nothing of mixing weights, of loops or of where rows come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+LOG_TINY = float(np.log(1e-300))
+"""Floor of log probabilities: it keeps natural parameters finite, so that 0 times infinity cannot occur."""
+
+COLLAPSED_VARIANCE = 1e-20
+"""A variance below this share of the column's own variance (a standard deviation of 1e-10) is a point, not a cloud."""
+
+
+@dataclass(frozen=True)
+class Params:
+    """Parameters of a family: every field is an array with components first."""
+
+
+P = TypeVar("P", bound=Params)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A family's parameters made ready to score rows, for a list of missingness patterns.
+
+    Attributes
+    ----------
+    constant : (P, K) array
+        The part of the log density that does not depend on the values.
+    weights : (P, K, q) array
+        Natural parameters, one row per component, in the order of the features.
+    origins : {component: (d,) array}
+        Components so tight and so far from 0 that x'Λx - 2x'Λμ + μ'Λμ would lose digits: their weights are 0 here, and their
+        densities and sums are taken about their own mean.
+    extra : object
+        What `lift` and `log_prob_centred` need besides.
+    """
+
+    constant: Array
+    weights: Array
+    origins: dict[int, Array] = field(default_factory=dict)
+    extra: Any = None
+
+
+class Family(Protocol):
+    """One distribution on `n_columns` columns."""
+
+    by_pattern: bool
+    """Whether rows must be grouped by the mask of this family's columns (columns depend on each other)."""
+
+    @property
+    def n_columns(self) -> int: ...
+
+    @property
+    def n_features(self) -> int: ...
+
+    @property
+    def n_stats(self) -> int: ...
+
+    def features(self, values: NDArray[Any], out: Array) -> None:
+        """Write the (q, n) features of the encoded values, rows last."""
+
+    def plan(self, params: Any, observed: Mask) -> Plan:
+        """Prepare the parameters for the (P, d) masks of observed columns."""
+
+    def lift(self, params: Any, plan: Plan, observed: Mask, weight: Array, sums: Array) -> Array:
+        """Turn (P, K) weights and (P, K, q) feature sums per pattern into (K, s) expected statistics."""
+
+    def log_prob_centred(self, plan: Plan, pattern: int, component: int, centred: Array) -> Array:
+        """The value-dependent log density of a component with an origin of its own, from values minus that origin."""
+
+    def m_step(self, stats: Array, params: Any, sizes: Sequence[int]) -> Any:
+        """The parameters that maximise expected log-likelihood plus log prior."""
+
+    def log_prior(self, params: Any, sizes: Sequence[int]) -> Array:
+        """The (K,) terms that the prior adds to the objective."""
+
+    def collapsed(self, params: Any) -> Mask:
+        """Which of the (K,) components have no usable density."""
+
+    def margin(self, n_components: int) -> Any:
+        """Parameters at the column margins: what is known before any responsibility is."""
+
+    def n_free(self, n_components: int) -> int:
+        """Number of free parameters of one candidate."""
+
+    def dissimilarity(self, values: NDArray[Any], centres: NDArray[Any]) -> tuple[Array, Array]:
+        """Summed squared distance (m, n) of rows to m centres over cells seen in both, and how many cells."""
+
+    def draw(self, params: Any, components: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:
+        """Draw one row of encoded values for each entry of `components`."""
+
+
+class Plain:
+    """What a family is when its columns are independent given the component: no patterns, no own origin."""
+
+    by_pattern = False
+
+    def lift(self, params: Any, plan: Plan, observed: Mask, weight: Array, sums: Array) -> Array:
+        return sums.sum(axis=0)
+
+    def log_prob_centred(self, plan: Plan, pattern: int, component: int, centred: Array) -> Array:
+        raise AssertionError("a family without origins has no centred form")
+
+
+def take(params: P, index: NDArray[np.int64]) -> P:
+    """Select components of a parameter record along the stacked axis."""
+    return replace(params, **{f.name: getattr(params, f.name)[index] for f in fields(params)})
+
+
+def per_candidate(values: Array, sizes: Sequence[int]) -> Array:
+    """Sum over the components of each candidate and repeat the sum for each of its components."""
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    return np.repeat(np.add.reduceat(values, starts, axis=0), sizes, axis=0)
+
+
+def ratio(numerator: Array, denominator: Array, otherwise: Array) -> Array:
+    """Divide where the denominator is positive; elsewhere keep `otherwise` (nothing was observed there)."""
+    out = np.array(np.broadcast_to(otherwise, numerator.shape), dtype=np.float64)
+    np.divide(numerator, denominator, out=out, where=denominator > 0)
+    return out
+
+
+def log_floored(values: Array) -> Array:
+    """log(max(values, 1e-300))."""
+    with np.errstate(divide="ignore"):
+        return np.maximum(np.log(values), LOG_TINY)

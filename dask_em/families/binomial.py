@@ -1,0 +1,126 @@
+"""Independent numbers of successes out of known numbers of trials, given the component: coins.
+
+    log p(s | t, k) = s log p_k + (t - s) log(1 - p_k) + log C(t, s)        features (t, s) of the observed cells
+
+Encoded values hold the successes of all columns (NaN where missing), then their trials. The binomial coefficient is part of the
+row's base measure.
+
+missing="ignored" leaves a missing cell out. missing="expected" is the textbook's version: its trials are counted
+and its successes are taken at their expectation t p_k, so that EM climbs to the same optimum in more steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dask_em.families.base import Array, Mask, Params, Plain, Plan, log_floored, ratio
+
+
+@dataclass(frozen=True)
+class BinomialParams(Params):
+    """probabilities : (K, d)."""
+
+    probabilities: Array
+
+
+@dataclass(frozen=True)
+class Binomial(Plain):
+    """Settings: overall success share of each column, the prior's pseudo-trials, and what a missing cell means."""
+
+    margins: tuple[float, ...]
+    prior: float = 0.0
+    missing: Literal["ignored", "expected"] = "ignored"
+
+    @property
+    def n_columns(self) -> int:
+        return len(self.margins)
+
+    @property
+    def n_features(self) -> int:
+        return len(self.margins) * (3 if self.missing == "expected" else 2)
+
+    @property
+    def n_stats(self) -> int:
+        return 2 * len(self.margins)
+
+    def features(self, values: NDArray[Any], out: Array) -> None:
+        d = self.n_columns
+        successes, trials = values[:d], values[d:]
+        missing = np.isnan(successes) | np.isnan(trials)
+        out[:d] = np.where(missing, 0.0, trials)
+        out[d : 2 * d] = np.where(missing, 0.0, successes)
+        if self.missing == "expected":
+            out[2 * d :] = np.where(missing & ~np.isnan(trials), trials, 0.0)
+
+    def plan(self, params: BinomialParams, observed: Mask) -> Plan:
+        failure = log_floored(1.0 - params.probabilities)
+        weights = np.zeros((len(failure), self.n_features))
+        weights[:, : self.n_stats] = np.concatenate(
+            [failure, log_floored(params.probabilities) - failure], axis=1
+        )
+        return Plan(
+            np.zeros((len(observed), len(weights))), np.broadcast_to(weights, (len(observed), *weights.shape))
+        )
+
+    def lift(self, params: BinomialParams, plan: Plan, observed: Mask, weight: Array, sums: Array) -> Array:
+        d = self.n_columns
+        stats = sums.sum(axis=0)
+        if self.missing == "expected":
+            unseen = stats[:, 2 * d :]
+            stats[:, :d] += unseen
+            stats[:, d : 2 * d] += unseen * params.probabilities
+        return stats[:, : 2 * d]
+
+    def m_step(self, stats: Array, params: BinomialParams, sizes: Sequence[int]) -> BinomialParams:
+        d = self.n_columns
+        successes = stats[:, d:] + self.prior * np.asarray(self.margins)
+        return BinomialParams(ratio(successes, stats[:, :d] + self.prior, params.probabilities))
+
+    def log_prior(self, params: BinomialParams, sizes: Sequence[int]) -> Array:
+        m = np.asarray(self.margins)
+        return self.prior * (
+            log_floored(params.probabilities) @ m + log_floored(1.0 - params.probabilities) @ (1.0 - m)
+        )
+
+    def collapsed(self, params: BinomialParams) -> Mask:
+        return ~np.isfinite(params.probabilities).all(axis=1)
+
+    def margin(self, n_components: int) -> BinomialParams:
+        return BinomialParams(np.tile(np.asarray(self.margins), (n_components, 1)))
+
+    def n_free(self, n_components: int) -> int:
+        return n_components * self.n_columns
+
+    def dissimilarity(self, values: NDArray[Any], centres: NDArray[Any]) -> tuple[Array, Array]:
+        d = self.n_columns
+        with np.errstate(invalid="ignore", divide="ignore"):
+            angle = 2 * np.arcsin(np.sqrt(values[:d] / values[d:]))
+            centre = 2 * np.arcsin(np.sqrt(centres[:d] / centres[d:]))
+        # The arcsine makes a share's variance 1 / trials, whatever its mean (Anscombe 1948).
+        difference = (angle[None] - centre.T[:, :, None]) * np.sqrt(
+            np.where(values[d:] > 0, values[d:], 0.0)
+        )[None]
+        both = ~np.isnan(difference)
+        return np.where(both, difference, 0.0).__pow__(2).sum(axis=1), both.sum(axis=1, dtype=np.float64)
+
+    def draw(
+        self, params: BinomialParams, components: NDArray[np.int64], rng: np.random.Generator
+    ) -> NDArray[Any]:
+        raise AssertionError("drawing needs the trials: use draw_given_trials")
+
+    def draw_given_trials(
+        self,
+        params: BinomialParams,
+        components: NDArray[np.int64],
+        trials: NDArray[np.int64],
+        rng: np.random.Generator,
+    ) -> NDArray[Any]:
+        """Draw successes for (d, n) trials and return them above the trials."""
+        return np.concatenate([rng.binomial(trials, params.probabilities[components].T), trials]).astype(
+            np.float64
+        )

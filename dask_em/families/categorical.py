@@ -1,0 +1,98 @@
+"""Independent categories given the component.
+
+    log p(x | k) = sum_j log p_kj[x_j]        over the observed columns j
+
+Features are the one-hot indicators of all levels of all columns; a missing cell is a column of zeros, so its
+term and its counts vanish: the same optimum as imputing it, in fewer steps. Level codes come from the schema; -1 is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dask_em.families.base import Array, Mask, Params, Plain, Plan, log_floored, ratio
+
+
+@dataclass(frozen=True)
+class CategoricalParams(Params):
+    """probabilities : (K, total number of levels), columns side by side."""
+
+    probabilities: Array
+
+
+@dataclass(frozen=True)
+class Categorical(Plain):
+    """Settings: levels per column, their shares in the table (side by side), and the prior's pseudo-observations."""
+
+    n_levels: tuple[int, ...]
+    margins: tuple[float, ...]
+    prior: float = 0.0
+
+    @property
+    def n_columns(self) -> int:
+        return len(self.n_levels)
+
+    @property
+    def n_features(self) -> int:
+        return sum(self.n_levels)
+
+    n_stats = n_features
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        return np.concatenate([[0], np.cumsum(self.n_levels)[:-1]]).astype(np.int64)
+
+    def features(self, values: NDArray[Any], out: Array) -> None:
+        start = 0
+        for codes, levels in zip(values, self.n_levels):
+            for level in range(levels):
+                out[start + level] = codes == level
+            start += levels
+
+    def plan(self, params: CategoricalParams, observed: Mask) -> Plan:
+        weights = np.broadcast_to(
+            log_floored(params.probabilities), (len(observed), *params.probabilities.shape)
+        )
+        return Plan(np.zeros(weights.shape[:2]), weights)
+
+    def _column_sums(self, values: Array) -> Array:
+        """Sum over the levels of each column, repeated for each of its levels."""
+        return np.repeat(np.add.reduceat(values, self.offsets, axis=1), self.n_levels, axis=1)
+
+    def m_step(self, stats: Array, params: CategoricalParams, sizes: Sequence[int]) -> CategoricalParams:
+        counts = stats + self.prior * np.asarray(self.margins)
+        return CategoricalParams(ratio(counts, self._column_sums(counts), params.probabilities))
+
+    def log_prior(self, params: CategoricalParams, sizes: Sequence[int]) -> Array:
+        margins = np.asarray(self.margins)
+        return self.prior * (log_floored(params.probabilities) @ margins)
+
+    def collapsed(self, params: CategoricalParams) -> Mask:
+        return ~np.isfinite(params.probabilities).all(axis=1)
+
+    def margin(self, n_components: int) -> CategoricalParams:
+        return CategoricalParams(np.tile(np.asarray(self.margins), (n_components, 1)))
+
+    def n_free(self, n_components: int) -> int:
+        return n_components * (self.n_features - self.n_columns)
+
+    def dissimilarity(self, values: NDArray[Any], centres: NDArray[Any]) -> tuple[Array, Array]:
+        both = (values[None] >= 0) & (centres.T[:, :, None] >= 0)
+        differs = (values[None] != centres.T[:, :, None]) & both
+        # An indicator pair of two different levels is sqrt(2) apart: 2 squared.
+        return 2.0 * differs.sum(axis=1, dtype=np.float64), both.sum(axis=1, dtype=np.float64)
+
+    def draw(
+        self, params: CategoricalParams, components: NDArray[np.int64], rng: np.random.Generator
+    ) -> NDArray[Any]:
+        out = np.empty((self.n_columns, len(components)), dtype=np.int32)
+        for j, (start, levels) in enumerate(zip(self.offsets, self.n_levels)):
+            cumulative = np.cumsum(params.probabilities[:, start : start + levels], axis=1)[components]
+            u = rng.random(len(components))[:, None] * cumulative[:, -1:]
+            out[j] = (u >= cumulative[:, :-1]).sum(axis=1)
+        return out

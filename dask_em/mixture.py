@@ -1,0 +1,186 @@
+"""A mixture: a product of families times mixing weights, for all components of all candidates at once.
+
+    E-step   sums of responsibilities times features, a function from a block of rows (see scan)
+    M-step   π_k = n_k / n, and each family's closed form, from the added sums
+
+Candidates (numbers of components, restarts) lie side by side on the component axis K; `sizes` says how many components each
+has. The module knows nothing of loops, tables or clusters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dask_em.families import Family, take
+from dask_em.families.base import Array, Mask, per_candidate, ratio
+from dask_em.scan import Block, PatternSums, Respond, Scorer, Sums, softmax
+
+PLAN_BYTES = 1 << 26
+"""Natural parameters, or sums, by pattern held at once; where the patterns need more, blocks lift their own, in slices."""
+
+COLLAPSED_SHARE = 1e-12
+"""A component with a smaller share of the rows is gone."""
+
+_latest: tuple[Parameters, Mixture, Scorer] | None = None
+
+Step = Callable[[Block], PatternSums | Sums]
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """weights : (K,) mixing weights, summing to 1 within a candidate; parts : the parameters of each family."""
+
+    weights: Array
+    parts: tuple[Any, ...]
+
+    def take(self, index: NDArray[np.int64]) -> Parameters:
+        """The components at `index` of the stacked axis."""
+        return Parameters(self.weights[index], tuple(take(part, index) for part in self.parts))
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Settings of a mixture model.
+
+    Attributes
+    ----------
+    families : the parts of the model, independent of each other given the component
+    patterns : (P, d) all masks of the family that has patterns, or None where they are too many to list
+    fix_weights : keep the mixing weights as they started
+    """
+
+    families: tuple[Family, ...]
+    patterns: Mask | None
+    fix_weights: bool = False
+
+    @property
+    def n_features(self) -> int:
+        return 1 + sum(f.n_features for f in self.families)
+
+    def n_free(self, n_components: int) -> int:
+        """Free parameters of one candidate."""
+        mixing = 0 if self.fix_weights else n_components - 1
+        return mixing + sum(f.n_free(n_components) for f in self.families)
+
+    def margin(self, sizes: Sequence[int]) -> Parameters:
+        """Equal weights, and every family at the margins of its columns."""
+        weights = np.concatenate([np.full(k, 1.0 / k) for k in sizes])
+        return Parameters(weights, tuple(f.margin(len(weights)) for f in self.families))
+
+    def e_step(self, parameters: Parameters, sizes: Sequence[int]) -> Step:
+        """The function from a block to its sums under every candidate."""
+        bounds = np.cumsum([0, *sizes]).tolist()
+
+        def respond(tile: Any, centred: Any) -> Array:
+            tile.score(centred)
+            weight, base = tile.block.weight[tile.rows], tile.block.base[tile.rows]
+            log_density = [softmax(tile.scores[a:b]) for a, b in zip(bounds, bounds[1:])]
+            tile.scores *= weight
+            return np.array([weight @ (row + base) for row in log_density])
+
+        return self._step(parameters, len(sizes), respond)
+
+    def label_step(self, sizes: Sequence[int]) -> Step:
+        """The function from a block with `labels`, one row of them for each candidate, to its sums.
+
+        Missing cells of such rows count as drawn from the column margins: nothing better is known yet.
+        """
+        first = np.cumsum([0, *sizes[:-1]])[:, None]
+
+        def respond(tile: Any, centred: Any) -> Array:
+            own = tile.block.labels[:, tile.rows] + first
+            tile.scores[:] = 0.0
+            tile.scores[own, np.arange(own.shape[1])] = tile.block.weight[tile.rows]
+            return np.zeros(len(sizes))
+
+        return self._step(self.margin(sizes), len(sizes), respond)
+
+    def _step(self, parameters: Parameters, n_candidates: int, respond: Respond) -> Step:
+        if self._holds_patterns(len(parameters.weights)):
+            scorer = self._whole(parameters)
+            return lambda block: scorer.fold(block, block.runs, n_candidates, respond)
+
+        def lifted(block: Block, own: slice) -> Sums:
+            scorer = self._scorer(parameters, block.observed[own])
+            return scorer.lift(
+                scorer.fold(block, block.runs[own.start : own.stop + 1], n_candidates, respond)
+            )
+
+        return lambda block: reduce(add, (lifted(block, own) for own in self._slices(parameters, block)))
+
+    def _holds_patterns(self, n_components: int) -> bool:
+        return (
+            self.patterns is not None and len(self.patterns) * self._pattern_bytes(n_components) <= PLAN_BYTES
+        )
+
+    def _pattern_bytes(self, n_components: int) -> int:
+        d = max((f.n_columns for f in self.families if f.by_pattern), default=0)
+        return 8 * n_components * (2 * self.n_features + 5 * d * d)
+
+    def _slices(self, parameters: Parameters, block: Block) -> list[slice]:
+        step = max(1, PLAN_BYTES // self._pattern_bytes(len(parameters.weights)))
+        n = len(block.observed)
+        return [slice(start, min(start + step, n)) for start in range(0, n, step)]
+
+    def _whole(self, parameters: Parameters) -> Scorer:
+        """The scorer of all patterns; kept for the lift that follows a scan in the same process."""
+        global _latest
+        latest = _latest
+        if latest is None or latest[0] is not parameters or latest[1] is not self:
+            assert self.patterns is not None
+            latest = _latest = (parameters, self, self._scorer(parameters, self.patterns))
+        return latest[2]
+
+    def _scorer(self, parameters: Parameters, observed: Mask) -> Scorer:
+        with np.errstate(divide="ignore"):
+            log_weights = np.maximum(np.log(parameters.weights), -1e300)
+        return Scorer(self.families, log_weights, parameters.parts, observed)
+
+    def lift(self, total: PatternSums | Sums, parameters: Parameters | None, sizes: Sequence[int]) -> Sums:
+        """Expected statistics of all rows; `parameters` None after a label step."""
+        if isinstance(total, Sums):
+            return total
+        return self._whole(self.margin(sizes) if parameters is None else parameters).lift(total)
+
+    def posterior(self, parameters: Parameters, block: Block) -> tuple[Array, Array]:
+        """Responsibilities (k, n) and log densities (n,) of a block's rows under one candidate."""
+        responsibilities = np.empty((len(parameters.weights), block.n_rows))
+        log_density = np.empty(block.n_rows)
+        for own in self._slices(parameters, block):
+            scorer = self._scorer(parameters, block.observed[own])
+            centred = scorer.centred()
+            for tile in scorer.tiles(block, block.runs[own.start : own.stop + 1]):
+                tile.score(centred)
+                log_density[tile.rows] = softmax(tile.scores) + block.base[tile.rows]
+                responsibilities[:, tile.rows] = tile.scores
+        return responsibilities, log_density
+
+    def m_step(self, sums: Sums, parameters: Parameters | None, sizes: Sequence[int]) -> Parameters:
+        """The parameters that maximise the expected log-likelihood plus the log prior."""
+        old = self.margin(sizes) if parameters is None else parameters
+        weights = old.weights
+        if not self.fix_weights:
+            weights = ratio(sums.weight, per_candidate(sums.weight, sizes), weights)
+        parts = (f.m_step(s, p, sizes) for f, s, p in zip(self.families, sums.stats, old.parts))
+        return Parameters(weights, tuple(parts))
+
+    def log_prior(self, parameters: Parameters, sizes: Sequence[int]) -> Array:
+        """The (C,) log prior densities of the candidates, up to a constant."""
+        terms = sum(f.log_prior(p, sizes) for f, p in zip(self.families, parameters.parts))
+        return np.add.reduceat(np.asarray(terms), np.cumsum([0, *sizes[:-1]]))
+
+    def collapsed(self, parameters: Parameters) -> Mask:
+        """Which of the (K,) components have vanished or have no usable density."""
+        bad = ~np.isfinite(parameters.weights)
+        if not self.fix_weights:
+            bad |= parameters.weights < COLLAPSED_SHARE
+        for family, part in zip(self.families, parameters.parts):
+            bad |= family.collapsed(part)
+        return bad

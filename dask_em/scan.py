@@ -1,0 +1,227 @@
+"""One pass over a block of encoded rows: the two matrix products and the softmax between them.
+
+    T      = [1; features of every family]      (q, n)
+    scores = W T                                (K, n)    log π_k + log p(x | k)
+    R      = softmax per candidate, times row weights
+    sums   = R Tᵀ                               (K, q)    kept by missingness pattern, for only W depends on it
+
+Rows of a block come sorted by pattern; features are built for a tile of rows that stays in cache, and each pattern's run of columns
+in the tile gets its own W. The module knows blocks and families, not how the sums are used.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dask_em.families.base import Array, Family, Mask, Plan
+
+TILE_BYTES = 1 << 21
+"""Features and scores of one tile: written once and read twice, so they should stay in the L2 cache."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Encoded rows, sorted by the missingness pattern of the family that needs it.
+
+    Attributes
+    ----------
+    values : one (d, n) array for each family, rows last
+    weight : (n,) row weights; 0 for a row that has nothing to tell
+    base : (n,) what a row adds to its log density whatever the component: Jacobians, scales, -log y!
+    observed : (P, d) masks of the patterns of that family; a pattern may have no rows here
+    runs : (P + 1,) where each pattern's rows start
+    labels : (C, n) component of each row in each candidate, for a fit that starts from labels
+    """
+
+    values: tuple[NDArray[Any], ...]
+    weight: Array
+    base: Array
+    observed: Mask
+    runs: NDArray[np.int64]
+    labels: NDArray[np.int64] | None = None
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.weight)
+
+    def __sizeof__(self) -> int:
+        arrays = [*self.values, self.weight, self.base, self.observed, self.runs]
+        return 256 + sum(a.nbytes for a in arrays) + (0 if self.labels is None else self.labels.nbytes)
+
+
+@dataclass(frozen=True)
+class PatternSums:
+    """Sums of responsibilities times features: log_likelihood (C,), sums (P, K, q)."""
+
+    log_likelihood: Array
+    sums: Array
+
+    def __add__(self, other: PatternSums) -> PatternSums:
+        return PatternSums(self.log_likelihood + other.log_likelihood, self.sums + other.sums)
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Expected complete-data statistics: log_likelihood (C,), weight (K,), and (K, s) for each family."""
+
+    log_likelihood: Array
+    weight: Array
+    stats: tuple[Array, ...]
+
+    def __add__(self, other: Sums) -> Sums:
+        stats = tuple(a + b for a, b in zip(self.stats, other.stats))
+        return Sums(self.log_likelihood + other.log_likelihood, self.weight + other.weight, stats)
+
+
+@dataclass(frozen=True)
+class _Centred:
+    """A component that is scored, and summed, about its own mean in one family."""
+
+    index: int
+    family: Family
+    own: slice
+    plan: Plan
+    component: int
+    origin: Array
+    sums: Array
+
+    def values(self, block: Block, observed: Mask, rows: slice) -> NDArray[Any]:
+        values = block.values[self.index][:, rows] - self.origin[:, None]
+        return values * observed[:, None] if self.family.by_pattern else values
+
+
+class Scorer:
+    """Stacked parameters made ready for the rows of some patterns."""
+
+    def __init__(
+        self, families: Sequence[Family], log_weights: Array, parts: Sequence[Any], observed: Mask
+    ) -> None:
+        self.parts, self.observed = parts, observed
+        self.columns: list[tuple[int, Family, slice]] = []
+        start = 1
+        for index, family in enumerate(families):
+            self.columns.append((index, family, slice(start, start + family.n_features)))
+            start += family.n_features
+        nothing = np.ones((1, 0), dtype=bool)
+        self.plans = [f.plan(p, observed if f.by_pattern else nothing) for f, p in zip(families, parts)]
+        self.natural = np.empty((len(observed), len(log_weights), start))
+        self.natural[:, :, 0] = log_weights
+        for (_, _, own), plan in zip(self.columns, self.plans):
+            self.natural[:, :, 0] += plan.constant
+            self.natural[:, :, own] = plan.weights
+
+    def tiles(self, block: Block, runs: NDArray[np.int64]) -> Iterator[Tile]:
+        """Walk over the rows runs[0] to runs[-1], whose patterns are those of this scorer."""
+        step = tile_rows(*self.natural.shape[1:])
+        for start in range(int(runs[0]), int(runs[-1]), step):
+            yield Tile(self, block, runs, slice(start, min(start + step, int(runs[-1]))), step)
+
+    def fold(self, block: Block, runs: NDArray[np.int64], n_candidates: int, respond: Respond) -> PatternSums:
+        """Sums over those rows, with responsibilities left by `respond` in the scores of each tile."""
+        sums = np.zeros_like(self.natural)
+        log_likelihood = np.zeros(n_candidates)
+        centred = self.centred()
+        for tile in self.tiles(block, runs):
+            log_likelihood += respond(tile, centred)
+            tile.add_to(sums, centred)
+        for c in centred:
+            sums[:, c.component, c.own] = c.sums
+        return PatternSums(log_likelihood, sums)
+
+    def centred(self) -> list[_Centred]:
+        """The components that are scored about their own mean, with room for their sums."""
+        return [
+            _Centred(index, family, own, plan, k, origin, np.zeros((len(self.observed), family.n_features)))
+            for (index, family, own), plan in zip(self.columns, self.plans)
+            for k, origin in plan.origins.items()
+        ]
+
+    def lift(self, total: PatternSums) -> Sums:
+        """Expected complete-data statistics from the sums by pattern."""
+        weight = total.sums[:, :, 0]
+        stats = (
+            family.lift(part, plan, self.observed, weight, total.sums[:, :, own])
+            for (_, family, own), part, plan in zip(self.columns, self.parts, self.plans)
+        )
+        return Sums(total.log_likelihood, weight.sum(axis=0), tuple(stats))
+
+
+class Tile:
+    """Consecutive rows of a block, few enough to stay in cache, with their features and scores."""
+
+    def __init__(
+        self, scorer: Scorer, block: Block, runs: NDArray[np.int64], rows: slice, width: int
+    ) -> None:
+        n_components, q = scorer.natural.shape[1:]
+        n = rows.stop - rows.start
+        self.scorer, self.block, self.rows = scorer, block, rows
+        self.features = _buffer("features", q, width)[:, :n]
+        self.scores = _buffer("scores", n_components, width)[:, :n]
+        self.features[0] = 1.0
+        for index, family, own in scorer.columns:
+            family.features(block.values[index][:, rows], self.features[own])
+        first, last = np.searchsorted(runs, [rows.start, rows.stop - 1], side="right") - 1
+        edges = np.minimum(np.maximum(runs[first : last + 2] - rows.start, 0), n).tolist()
+        self.pieces = [(p, slice(a, b)) for p, a, b in zip(range(first, last + 1), edges, edges[1:]) if b > a]
+
+    def score(self, centred: list[_Centred]) -> None:
+        """scores = log π_k + log p(x | k), without the row's base measure."""
+        for p, own in self.pieces:
+            np.matmul(self.scorer.natural[p], self.features[:, own], out=self.scores[:, own])
+        for c in centred:
+            for p, own in self.pieces:
+                values = c.values(self.block, self.scorer.observed[p], self._in_block(own))
+                self.scores[c.component, own] += c.family.log_prob_centred(c.plan, p, c.component, values)
+
+    def add_to(self, sums: Array, centred: list[_Centred]) -> None:
+        """Add responsibilities times features to the sums of each pattern."""
+        for p, own in self.pieces:
+            sums[p] += self.scores[:, own] @ self.features[:, own].T
+        for c in centred:
+            for p, own in self.pieces:
+                features = np.empty((c.family.n_features, own.stop - own.start))
+                c.family.features(
+                    c.values(self.block, self.scorer.observed[p], self._in_block(own)), features
+                )
+                c.sums[p] += features @ self.scores[c.component, own]
+
+    def _in_block(self, own: slice) -> slice:
+        return slice(self.rows.start + own.start, self.rows.start + own.stop)
+
+
+Respond = Callable[[Tile, list[_Centred]], Array]
+
+
+def softmax(scores: Array) -> Array:
+    """Turn (k, n) scores into responsibilities in place and return the log of their sums, (n,)."""
+    top = scores.max(axis=0)
+    scores -= top
+    np.exp(scores, out=scores)
+    total = scores.sum(axis=0)
+    scores *= 1.0 / total
+    return top + np.log(total)
+
+
+def tile_rows(n_components: int, n_features: int) -> int:
+    """Rows of a tile: a fixed function of the shapes, so that results do not depend on who computes them."""
+    rows = TILE_BYTES // (8 * (n_features + n_components))
+    # 8 more than a multiple of 64: rows of the buffers must not share cache sets.
+    return min(max(rows // 64 * 64, 256), 16384) + 8
+
+
+_scratch = threading.local()
+
+
+def _buffer(name: str, rows: int, columns: int) -> Array:
+    """A reused array of this thread: fresh memory is many times slower than memory already mapped."""
+    array: Array | None = getattr(_scratch, name, None)
+    if array is None or array.shape[0] < rows or array.shape[1] != columns:
+        array = np.empty((rows, columns))
+        setattr(_scratch, name, array)
+    return array[:rows]

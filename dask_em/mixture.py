@@ -9,6 +9,7 @@ has. The module knows nothing of loops, tables or clusters.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -81,7 +82,7 @@ class Mixture:
         def respond(tile: Any, centred: Any) -> Array:
             tile.score(centred)
             weight, base = tile.block.weight[tile.rows], tile.block.base[tile.rows]
-            log_density = [softmax(tile.scores[a:b]) for a, b in zip(bounds, bounds[1:])]
+            log_density = [softmax(tile.scores[a:b]) for a, b in itertools.pairwise(bounds)]
             tile.scores *= weight
             return np.array([weight @ (row + base) for row in log_density])
 
@@ -109,16 +110,12 @@ class Mixture:
 
         def lifted(block: Block, own: slice) -> Sums:
             scorer = self._scorer(parameters, block.observed[own])
-            return scorer.lift(
-                scorer.fold(block, block.runs[own.start : own.stop + 1], n_candidates, respond)
-            )
+            return scorer.lift(scorer.fold(block, block.runs[own.start : own.stop + 1], n_candidates, respond))
 
         return lambda block: reduce(add, (lifted(block, own) for own in self._slices(parameters, block)))
 
     def _holds_patterns(self, n_components: int) -> bool:
-        return (
-            self.patterns is not None and len(self.patterns) * self._pattern_bytes(n_components) <= PLAN_BYTES
-        )
+        return self.patterns is not None and len(self.patterns) * self._pattern_bytes(n_components) <= PLAN_BYTES
 
     def _pattern_bytes(self, n_components: int) -> int:
         d = max((f.n_columns for f in self.families if f.by_pattern), default=0)

@@ -99,9 +99,7 @@ class _Centred:
 class Scorer:
     """Stacked parameters made ready for the rows of some patterns."""
 
-    def __init__(
-        self, families: Sequence[Family], log_weights: Array, parts: Sequence[Any], observed: Mask
-    ) -> None:
+    def __init__(self, families: Sequence[Family], log_weights: Array, parts: Sequence[Any], observed: Mask) -> None:
         self.parts, self.observed = parts, observed
         self.columns: list[tuple[int, Family, slice]] = []
         start = 1
@@ -155,9 +153,7 @@ class Scorer:
 class Tile:
     """Consecutive rows of a block, few enough to stay in cache, with their features and scores."""
 
-    def __init__(
-        self, scorer: Scorer, block: Block, runs: NDArray[np.int64], rows: slice, width: int
-    ) -> None:
+    def __init__(self, scorer: Scorer, block: Block, runs: NDArray[np.int64], rows: slice, width: int) -> None:
         n_components, q = scorer.natural.shape[1:]
         n = rows.stop - rows.start
         self.scorer, self.block, self.rows = scorer, block, rows
@@ -186,9 +182,7 @@ class Tile:
         for c in centred:
             for p, own in self.pieces:
                 features = np.empty((c.family.n_features, own.stop - own.start))
-                c.family.features(
-                    c.values(self.block, self.scorer.observed[p], self._in_block(own)), features
-                )
+                c.family.features(c.values(self.block, self.scorer.observed[p], self._in_block(own)), features)
                 c.sums[p] += features @ self.scores[c.component, own]
 
     def _in_block(self, own: slice) -> slice:

@@ -145,7 +145,7 @@ def margins(data: Data) -> Margins:
         np.array([mean(np.where(np.isnan(c), np.nan, c == level)) for level in range(int(np.nanmax(c)) + 1)])
         for c in data.categorical.T
     )
-    both = [(s, np.where(np.isnan(s), np.nan, t)) for s, t in zip(data.successes.T, data.trials.T, strict=True)]
+    both = [(s + 0 * t, t + 0 * s) for s, t in zip(data.successes.T, data.trials.T, strict=True)]
     return Margins(
         np.array([mean((c - mean(c)) ** 2) for c in columns]),
         shares,

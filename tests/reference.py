@@ -2,16 +2,23 @@
 
 Sources: Do and Batzoglou 2008 (two coins); Hasselblad 1969 (deaths; answers of R's flexmix); Fisher's iris (answers of
 R's mclust from the M-step on the species, tolerance 1e-14); carcinoma and cheating (R's poLCA, best of 20 starts).
+
+At the end, where nobody has published anything: made-up tables with holes and weights, whose answers the oracle works out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from sklearn.datasets import load_iris
+
+from tests.oracle import Data, Params
 
 # --- coins -------------------------------------------------------------------------------------------------------
 
@@ -121,3 +128,119 @@ def latent_class_cells(name: str) -> tuple[pd.DataFrame, NDArray[np.int64]]:
     patterns, counts = zip(*(cell.split(":") for cell in text.split()), strict=True)
     rows: list[Any] = [[int(answer) for answer in pattern] for pattern in patterns]
     return pd.DataFrame(rows, columns=list(columns)), np.array(counts, dtype=np.int64)
+
+
+# --- made up: the oracle has the answers ---------------------------------------------------------------------------
+
+ROWS = 40
+COVARIANCE_TYPES = ["full", "tied", "diag", "spherical", "EII"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Two components of one family on a table with holes and weights, for an estimator and for the oracle.
+
+    Attributes
+    ----------
+    estimator, keywords : name in the package, and keywords that start it at `start`
+    X, data : the table, for either
+    start : where EM starts
+    settings : of the oracle's steps
+    """
+
+    estimator: str
+    keywords: dict[str, Any]
+    X: pd.DataFrame
+    data: Data
+    start: Params
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def holes(rng: np.random.Generator, values: Any, share: float = 0.2) -> NDArray[np.float64]:
+    """Knock out a share of the cells, and one whole row."""
+    out = np.array(values, dtype=np.float64)
+    out[rng.random(out.shape) < share] = np.nan
+    out[7] = np.nan
+    return out
+
+
+def row_weights(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Fractions, whole numbers and a zero."""
+    weight = rng.choice([0.0, 0.25, 1.0, 2.0, 3.5], ROWS)
+    weight[:2] = 0.0, 1.0
+    return weight
+
+
+def gaussian_problem(covariance_type: str) -> Problem:
+    """Three correlated columns in very different units, far from the origin."""
+    rng = np.random.default_rng(3)
+    side = rng.integers(0, 2, ROWS)
+    root = np.array([[1.0, 0.0, 0.0], [0.6, 1.0, 0.0], [-0.4, 0.5, 1.0]])
+    x = (rng.standard_normal((ROWS, 3)) @ root + 1.2 * side[:, None]) * [1.0, 30.0, 400.0] + [5.0, -100.0, 2000.0]
+    x = holes(rng, x)
+    middle, spread = np.nanmean(x, axis=0), np.nanstd(x, axis=0)
+    means = middle + np.outer([0.4, -0.4], spread)
+    if covariance_type in ("spherical", "EII"):
+        spread = np.full(3, spread.mean())
+    covariances = np.repeat([np.diag(spread**2)], 2, axis=0)
+    start = Params(np.array([0.4, 0.6]), means, covariances)
+    keywords = {
+        "covariance_type": covariance_type,
+        "weights_init": start.weights,
+        "means_init": means,
+        "covariances_init": covariances,
+    }
+    data = Data(gaussian=x, weight=row_weights(rng))
+    frame = pd.DataFrame(x, columns=["a", "b", "c"])
+    return Problem("GaussianMixture", keywords, frame, data, start, {"covariance_type": covariance_type})
+
+
+def category_problem() -> Problem:
+    """Three questions of two, three and two levels."""
+    rng = np.random.default_rng(4)
+    levels = {"asked": ["no", "yes"], "grade": ["high", "low", "mid"], "side": ["x", "y"]}
+    codes = holes(rng, np.column_stack([rng.integers(0, len(names), ROWS) for names in levels.values()]))
+    start = tuple(rng.dirichlet(np.full(len(names), 4.0), 2) for names in levels.values())
+    frame = pd.DataFrame({c: text(code, names) for (c, names), code in zip(levels.items(), codes.T, strict=True)})
+    init = {c: pd.DataFrame(p, columns=names) for (c, names), p in zip(levels.items(), start, strict=True)}
+    data = Data(categorical=codes, weight=row_weights(rng))
+    params = Params(np.full(2, 0.5), probabilities=start)
+    return Problem("LatentClassAnalysis", {"probabilities_init": init}, frame, data, params)
+
+
+def text(codes: NDArray[np.float64], names: list[str]) -> list[str | None]:
+    """Codes as level names, None where missing."""
+    return [None if np.isnan(code) else names[int(code)] for code in codes]
+
+
+def count_problem() -> Problem:
+    """Two columns of counts."""
+    rng = np.random.default_rng(5)
+    y = holes(rng, rng.poisson(np.where(rng.random((ROWS, 1)) < 0.5, [1.0, 6.0], [4.0, 2.0])))
+    rates = np.array([[1.5, 5.0], [3.0, 2.5]])
+    data = Data(poisson=y, weight=row_weights(rng))
+    frame = pd.DataFrame(y, columns=["visits", "calls"])
+    return Problem("PoissonMixture", {"rates_init": rates}, frame, data, Params(np.full(2, 0.5), rates=rates))
+
+
+def coin_problem(missing: str) -> Problem:
+    """Heads out of as many flips as a column says; what is expected of unseen flips shows best with fixed mixing."""
+    rng = np.random.default_rng(6)
+    flips = rng.integers(1, 12, ROWS).astype(np.float64)
+    chance = np.where(rng.random(ROWS) < 0.5, 0.3, 0.7)
+    heads = holes(rng, rng.binomial(flips.astype(np.int64), chance)[:, None])[:, 0]
+    flips[[7, 11]] = np.nan
+    settings = {"missing": missing, "fix_weights": missing == "expected"}
+    keywords = {"successes": "heads", "trials": "flips", "probabilities_init": [0.4, 0.55], **settings}
+    data = Data(successes=heads[:, None], trials=flips[:, None], weight=row_weights(rng))
+    start = Params(np.full(2, 0.5), chances=np.array([[0.4], [0.55]]))
+    return Problem("BinomialMixture", keywords, pd.DataFrame({"heads": heads, "flips": flips}), data, start, settings)
+
+
+PROBLEMS: dict[str, Callable[[], Problem]] = {
+    **{name: partial(gaussian_problem, name) for name in COVARIANCE_TYPES},
+    "categories": category_problem,
+    "counts": count_problem,
+    "coins": partial(coin_problem, "ignored"),
+    "coins, expected": partial(coin_problem, "expected"),
+}

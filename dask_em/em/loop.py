@@ -88,11 +88,7 @@ class Progress:
 
     @property
     def message(self) -> str:
-        best = (
-            f"objective per row {self.objective:.6f}"
-            if np.isfinite(self.objective)
-            else "started from labels"
-        )
+        best = f"objective per row {self.objective:.6f}" if np.isfinite(self.objective) else "started from labels"
         gain = f", gain {self.change:.1e}" if np.isfinite(self.change) else ""
         return f"scan {self.scan}: {self.candidates} running, {best}{gain}"
 
@@ -128,9 +124,7 @@ def tell(state: State, total: PatternSums | Sums) -> State:
     objectives = sums.log_likelihood + mixture.log_prior(old, sizes)
     candidates = list(state.candidates)
     for c, index in enumerate(state.running):
-        candidates[index] = _judged(
-            state, index, float(objectives[c]), float(sums.log_likelihood[c]), _own(sizes, c)
-        )
+        candidates[index] = _judged(state, index, float(objectives[c]), float(sums.log_likelihood[c]), _own(sizes, c))
     state = _keep(replace(state, candidates=tuple(candidates), parameters=new), state.running)
     return _drop_collapsed(state)
 
@@ -164,9 +158,7 @@ def _keep(state: State, before: Sequence[int]) -> State:
     sizes = [state.candidates[i].n_components for i in before]
     stay = [_own(sizes, c) for c, i in enumerate(before) if state.candidates[i].verdict is Verdict.RUNNING]
     assert state.parameters is not None
-    return replace(
-        state, parameters=state.parameters.take(np.concatenate([np.empty(0, dtype=np.int64), *stay]))
-    )
+    return replace(state, parameters=state.parameters.take(np.concatenate([np.empty(0, dtype=np.int64), *stay])))
 
 
 def _drop_collapsed(state: State) -> State:

@@ -60,12 +60,8 @@ class Binomial(Plain):
     def plan(self, params: BinomialParams, observed: Mask) -> Plan:
         failure = log_floored(1.0 - params.probabilities)
         weights = np.zeros((len(failure), self.n_features))
-        weights[:, : self.n_stats] = np.concatenate(
-            [failure, log_floored(params.probabilities) - failure], axis=1
-        )
-        return Plan(
-            np.zeros((len(observed), len(weights))), np.broadcast_to(weights, (len(observed), *weights.shape))
-        )
+        weights[:, : self.n_stats] = np.concatenate([failure, log_floored(params.probabilities) - failure], axis=1)
+        return Plan(np.zeros((len(observed), len(weights))), np.broadcast_to(weights, (len(observed), *weights.shape)))
 
     def lift(self, params: BinomialParams, plan: Plan, observed: Mask, weight: Array, sums: Array) -> Array:
         d = self.n_columns
@@ -102,15 +98,11 @@ class Binomial(Plain):
             angle = 2 * np.arcsin(np.sqrt(values[:d] / values[d:]))
             centre = 2 * np.arcsin(np.sqrt(centres[:d] / centres[d:]))
         # The arcsine makes a share's variance 1 / trials, whatever its mean (Anscombe 1948).
-        difference = (angle[None] - centre.T[:, :, None]) * np.sqrt(
-            np.where(values[d:] > 0, values[d:], 0.0)
-        )[None]
+        difference = (angle[None] - centre.T[:, :, None]) * np.sqrt(np.where(values[d:] > 0, values[d:], 0.0))[None]
         both = ~np.isnan(difference)
         return np.where(both, difference, 0.0).__pow__(2).sum(axis=1), both.sum(axis=1, dtype=np.float64)
 
-    def draw(
-        self, params: BinomialParams, components: NDArray[np.int64], rng: np.random.Generator
-    ) -> NDArray[Any]:
+    def draw(self, params: BinomialParams, components: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:
         raise AssertionError("drawing needs the trials: use draw_given_trials")
 
     def draw_given_trials(
@@ -121,6 +113,4 @@ class Binomial(Plain):
         rng: np.random.Generator,
     ) -> NDArray[Any]:
         """Draw successes for (d, n) trials and return them above the trials."""
-        return np.concatenate([rng.binomial(trials, params.probabilities[components].T), trials]).astype(
-            np.float64
-        )
+        return np.concatenate([rng.binomial(trials, params.probabilities[components].T), trials]).astype(np.float64)

@@ -55,9 +55,7 @@ class Categorical(Plain):
             start += levels
 
     def plan(self, params: CategoricalParams, observed: Mask) -> Plan:
-        weights = np.broadcast_to(
-            log_floored(params.probabilities), (len(observed), *params.probabilities.shape)
-        )
+        weights = np.broadcast_to(log_floored(params.probabilities), (len(observed), *params.probabilities.shape))
         return Plan(np.zeros(weights.shape[:2]), weights)
 
     def _column_sums(self, values: Array) -> Array:
@@ -87,9 +85,7 @@ class Categorical(Plain):
         # An indicator pair of two different levels is sqrt(2) apart: 2 squared.
         return 2.0 * differs.sum(axis=1, dtype=np.float64), both.sum(axis=1, dtype=np.float64)
 
-    def draw(
-        self, params: CategoricalParams, components: NDArray[np.int64], rng: np.random.Generator
-    ) -> NDArray[Any]:
+    def draw(self, params: CategoricalParams, components: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:
         out = np.empty((self.n_columns, len(components)), dtype=np.int32)
         for j, (start, levels) in enumerate(zip(self.offsets, self.n_levels)):
             cumulative = np.cumsum(params.probabilities[:, start : start + levels], axis=1)[components]

@@ -118,8 +118,6 @@ class DiagonalGaussian(Plain):
         both = ~np.isnan(difference)
         return np.where(both, difference, 0.0).__pow__(2).sum(axis=1), both.sum(axis=1, dtype=np.float64)
 
-    def draw(
-        self, params: DiagonalParams, components: NDArray[np.int64], rng: np.random.Generator
-    ) -> NDArray[Any]:
+    def draw(self, params: DiagonalParams, components: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:
         noise = rng.standard_normal((len(components), self.n_columns))
         return (params.means[components] + noise * np.sqrt(params.variances[components])).T

@@ -189,9 +189,7 @@ class Gaussian:
         difference = values[None] - centres.T[:, :, None]
         return (difference**2).sum(axis=1), np.full(difference.shape[::2], float(self.n_columns))
 
-    def draw(
-        self, params: GaussianParams, components: NDArray[np.int64], rng: np.random.Generator
-    ) -> NDArray[Any]:
+    def draw(self, params: GaussianParams, components: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:
         root = np.linalg.cholesky(params.covariances)
         noise = rng.standard_normal((len(components), self.n_columns))
         return (params.means[components] + np.einsum("nij,nj->ni", root[components], noise)).T

@@ -51,9 +51,7 @@ class Poisson(Plain):
 
     def plan(self, params: PoissonParams, observed: Mask) -> Plan:
         weights = np.concatenate([-params.rates, log_floored(params.rates)], axis=1)
-        return Plan(
-            np.zeros((len(observed), len(weights))), np.broadcast_to(weights, (len(observed), *weights.shape))
-        )
+        return Plan(np.zeros((len(observed), len(weights))), np.broadcast_to(weights, (len(observed), *weights.shape)))
 
     def m_step(self, stats: Array, params: PoissonParams, sizes: Sequence[int]) -> PoissonParams:
         d = self.n_columns
@@ -78,7 +76,5 @@ class Poisson(Plain):
         both = ~np.isnan(difference)
         return np.where(both, difference, 0.0).__pow__(2).sum(axis=1), both.sum(axis=1, dtype=np.float64)
 
-    def draw(
-        self, params: PoissonParams, components: NDArray[np.int64], rng: np.random.Generator
-    ) -> NDArray[Any]:
+    def draw(self, params: PoissonParams, components: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:
         return rng.poisson(params.rates[components].T).astype(np.float64)

@@ -1,0 +1,52 @@
+"""Expectation-Maximization on dataframes: mixtures, segments and missing cells, from a notebook to a Dask cluster."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dask_em.artifact import load, save
+    from dask_em.estimators import (
+        BinomialMixture,
+        GaussianMixture,
+        LatentClassAnalysis,
+        MixtureModel,
+        PoissonMixture,
+    )
+    from dask_em.search import choose_n_components
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "BinomialMixture": "dask_em.estimators",
+    "GaussianMixture": "dask_em.estimators",
+    "LatentClassAnalysis": "dask_em.estimators",
+    "MixtureModel": "dask_em.estimators",
+    "PoissonMixture": "dask_em.estimators",
+    "choose_n_components": "dask_em.search",
+    "load": "dask_em.artifact",
+    "save": "dask_em.artifact",
+}
+
+__all__ = [
+    "BinomialMixture",
+    "GaussianMixture",
+    "LatentClassAnalysis",
+    "MixtureModel",
+    "PoissonMixture",
+    "choose_n_components",
+    "load",
+    "save",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Names are imported when they are used: workers and the command line never pay for scikit-learn.
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'dask_em' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

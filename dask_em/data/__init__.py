@@ -1,0 +1,1 @@
+"""Tables in, encoded blocks and Parquet parts out. pandas and pyarrow stop here."""

@@ -1,0 +1,137 @@
+"""One Arrow column to one NumPy array, the same way in the profile, the fit and the scoring.
+
+Numbers become float64 with NaN where missing (null or NaN); categories become their plain values. What a column cannot be is
+refused by name, without showing a value.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from dask_em.errors import DataError
+
+TRANSFORMS = ("log", "log1p", "asinh")
+
+
+def plain(column: pa.ChunkedArray) -> pa.Array:
+    """One contiguous array, dictionaries decoded."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array
+
+
+def numeric(table: pa.Table, name: str) -> NDArray[np.float64]:
+    """A numeric column as float64, NaN where missing.
+
+    Raises
+    ------
+    DataError
+        The column is not numeric or holds an infinity.
+    """
+    array = plain(table.column(name))
+    kind = array.type
+    if pa.types.is_null(kind):
+        return np.full(len(array), np.nan)
+    if not (
+        pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_boolean(kind)
+        or pa.types.is_decimal(kind)
+    ):
+        raise DataError(
+            f"column {name!r} is not numeric (its type is {kind}): convert it to numbers or use it as a category"
+        )
+    if not pa.types.is_float64(kind):
+        array = pc.cast(array, pa.float64(), safe=False)
+    values = array.to_numpy(zero_copy_only=False) if array.null_count == 0 else _with_nan(array)
+    infinite = int(np.isinf(values).sum())
+    if infinite:
+        raise DataError(f"column {name!r} holds {infinite} infinite value(s): make them missing or finite")
+    return values
+
+
+def _with_nan(array: pa.Array) -> NDArray[np.float64]:
+    return pc.fill_null(array, float("nan")).to_numpy(zero_copy_only=False)
+
+
+def count(table: pa.Table, name: str) -> NDArray[np.float64]:
+    """A column of counts: whole numbers that are not negative, NaN where missing."""
+    values = numeric(table, name)
+    with np.errstate(invalid="ignore"):
+        if (values < 0).any():
+            raise DataError(f"column {name!r} holds negative counts: counts start at 0, so correct or drop those rows")
+        if (values != np.floor(values))[~np.isnan(values)].any():
+            raise DataError(f"column {name!r} holds fractional counts: use it as a gaussian column, or round it")
+    return values
+
+
+def transformed(values: NDArray[np.float64], name: str, how: str | None) -> tuple[NDArray[np.float64], Any]:
+    """Apply a transform; returns the values and the log of its derivative (0 where there is no transform)."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        if how is None:
+            return values, 0.0
+        if how == "log":
+            if (values <= 0).any():
+                raise DataError(f"column {name!r} holds values of 0 or less, which have no log: use log1p or asinh")
+            out = np.log(values)
+            return out, -out
+        if how == "log1p":
+            if (values <= -1).any():
+                raise DataError(f"column {name!r} holds values of -1 or less, which have no log1p: use asinh")
+            out = np.log1p(values)
+            return out, -out
+        return np.arcsinh(values), -0.5 * np.log1p(values * values)
+
+
+def undo(values: NDArray[np.float64], how: str | None) -> NDArray[np.float64]:
+    """The inverse of `transformed`."""
+    inverse = {"log": np.exp, "log1p": np.expm1, "asinh": np.sinh}
+    return values if how is None else inverse[how](values)
+
+
+def category(table: pa.Table, name: str) -> pa.Array:
+    """A column of categories as text, booleans or 64-bit integers, null where missing."""
+    array = plain(table.column(name))
+    kind = array.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pc.cast(array, pa.large_string())
+    if pa.types.is_boolean(kind) or pa.types.is_null(kind):
+        return array
+    if pa.types.is_integer(kind):
+        return pc.cast(array, pa.int64())
+    if pa.types.is_floating(kind):
+        # Integers with holes arrive as floats from pandas.
+        array = pc.if_else(pc.is_nan(array), pa.scalar(None, kind), array)
+        try:
+            return pc.cast(array, pa.int64())
+        except pa.ArrowInvalid:
+            raise DataError(
+                f"column {name!r} holds fractional numbers, which are not categories: cut it into classes, "
+                "or use it as a gaussian column"
+            ) from None
+    raise DataError(f"column {name!r} cannot be a category (its type is {kind}): convert it to text or integers")
+
+
+def row_hash(columns: list[NDArray[np.uint64]], n: int) -> NDArray[np.uint64]:
+    """Mix 64-bit words column by column into one hash a row (the finaliser of splitmix64, Steele et al. 2014)."""
+    h = np.full(n, 0x9E3779B97F4A7C15, dtype=np.uint64)
+    for words in columns:
+        h ^= words
+        h *= np.uint64(0xBF58476D1CE4E5B9)
+        h ^= h >> np.uint64(30)
+        h *= np.uint64(0x94D049BB133111EB)
+        h ^= h >> np.uint64(27)
+    return h
+
+
+def words(values: NDArray[np.float64]) -> NDArray[np.uint64]:
+    """The bits of float64 values, with one zero and one NaN."""
+    clean = values + 0.0
+    clean[np.isnan(clean)] = np.nan
+    return clean.view(np.uint64)

@@ -1,0 +1,157 @@
+"""Arrow rows to blocks: the values that families take, standardised and sorted by missingness pattern.
+
+The row's base measure collects what does not depend on the component, so that log densities are in the user's units: the
+Jacobian of standardising and of transforms, -log y! of counts, and binomial coefficients.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from scipy.special import gammaln
+
+from dask_em.data import columns as col
+from dask_em.data.profile import binomial, pattern_groups, weighted_rows
+from dask_em.data.schema import Level, Schema
+from dask_em.errors import DataError
+from dask_em.scan import Block
+
+
+def encode_fit(
+    table: pa.Table, schema: Schema, patterns: NDArray[np.bool_] | None, n_blocks: int, expected: bool
+) -> list[Block]:
+    """Encode rows for a fit into `n_blocks` nearly equal blocks.
+
+    Rows of weight 0 are left out, and rows in which nothing is observed get weight 0: they have nothing to tell, unless missing
+    successes are `expected`.
+    """
+    design = schema.design
+    table, weight = weighted_rows(table, design)
+    values, base, seen = _values(table, schema)
+    if not expected:
+        weight = weight * seen.any(axis=0)
+    labels = None
+    if design.labels is not None:
+        labels = col.numeric(table, design.labels).astype(np.int64)
+    edges = np.linspace(0, table.num_rows, n_blocks + 1).astype(np.int64).tolist()
+    return [
+        _block([v[:, a:b] for v in values], weight[a:b], base[a:b], seen[:, a:b], schema, patterns,
+               None if labels is None else labels[a:b])[0]
+        for a, b in itertools.pairwise(edges)
+    ]  # fmt: skip
+
+
+def encode_rows(table: pa.Table, schema: Schema) -> tuple[Block, NDArray[np.int64]]:
+    """Encode every row for scoring; returns the block and where each of its rows stood in the table."""
+    values, base, seen = _values(table, schema)
+    return _block(values, np.ones(table.num_rows), base, seen, schema, None, None)
+
+
+def encode_sample(sample: pa.Table, schema: Schema) -> Block:
+    """Encode the profile's sample, with its summed weights."""
+    values, base, seen = _values(sample, schema)
+    weight = sample.column("#weight").to_numpy() * seen.any(axis=0)
+    return _block(values, weight, base, seen, schema, None, None)[0]
+
+
+def _block(
+    values: list[NDArray[Any]],
+    weight: NDArray[np.float64],
+    base: NDArray[np.float64],
+    seen: NDArray[np.bool_],
+    schema: Schema,
+    patterns: NDArray[np.bool_] | None,
+    labels: NDArray[np.int64] | None,
+) -> tuple[Block, NDArray[np.int64]]:
+    design, n = schema.design, len(weight)
+    if not design.gaussian or not design.pattern:
+        observed = np.ones((1, len(design.gaussian)), dtype=bool)
+        arrays = tuple(np.ascontiguousarray(v) for v in values)
+        runs = np.array([0, n])
+        return Block(arrays, weight, base, observed, runs, None if labels is None else labels[None]), np.arange(n)
+    own, which = pattern_groups(seen[: len(design.gaussian)])
+    observed = own if patterns is None else patterns
+    if patterns is not None:
+        index = {row.tobytes(): i for i, row in enumerate(patterns)}
+        which = np.array([index[row.tobytes()] for row in own], dtype=np.int64)[which] if n else which
+    runs = np.concatenate([[0], np.cumsum(np.bincount(which, minlength=len(observed)))]).astype(np.int64)
+    if len(observed) == 1 or (np.diff(which) >= 0).all():
+        order = np.arange(n)
+        arrays = tuple(np.ascontiguousarray(v) for v in values)
+    else:
+        order = np.argsort(which, kind="stable")
+        arrays = tuple(np.take(v, order, axis=1) for v in values)
+        weight, base = weight[order], base[order]
+        labels = None if labels is None else labels[order]
+    return Block(arrays, weight, base, observed, runs, None if labels is None else labels[None]), order
+
+
+def _values(table: pa.Table, schema: Schema) -> tuple[list[NDArray[Any]], NDArray[np.float64], NDArray[np.bool_]]:
+    """Encoded values of each family in the order of the design, the base measure, and which features are observed."""
+    design, n = schema.design, table.num_rows
+    base = np.zeros(n)
+    seen = np.ones((len(design.features), n), dtype=bool)
+    out: list[NDArray[Any]] = []
+    row = 0
+    if design.gaussian:
+        values = np.empty((len(design.gaussian), n))
+        for i, name in enumerate(design.gaussian):
+            own, log_slope = col.transformed(col.numeric(table, name), name, design.transform(name))
+            np.subtract(own, schema.shift[i], out=values[i])
+            values[i] /= schema.scale[i]
+            np.logical_not(np.isnan(own), out=seen[i])
+            jacobian = log_slope - np.log(schema.scale[i])
+            base += jacobian if seen[i].all() else np.where(seen[i], jacobian, 0.0)
+            if design.pattern and not seen[i].all():
+                values[i][~seen[i]] = 0.0
+        out.append(values)
+        row += len(values)
+    if design.categorical:
+        codes = np.stack([_codes(table, name, levels) for name, levels in zip(design.categorical, schema.levels)])
+        seen[row : row + len(codes)] = codes >= 0
+        out.append(codes)
+        row += len(codes)
+    if design.poisson:
+        counts = np.stack([col.count(table, name) for name in design.poisson])
+        seen[row : row + len(counts)] = ~np.isnan(counts)
+        base -= np.nansum(gammaln(counts + 1), axis=0)
+        out.append(counts)
+        row += len(counts)
+    if design.binomial:
+        pairs = [binomial(table, name, trials) for name, trials in design.binomial]
+        successes, trials = (np.stack(side) for side in zip(*pairs))
+        seen[row:] = ~np.isnan(successes) & ~np.isnan(trials)
+        log_choose = gammaln(trials + 1) - gammaln(successes + 1) - gammaln(trials - successes + 1)
+        base += np.nansum(log_choose, axis=0)
+        out.append(np.concatenate([successes, trials]))
+    return out, base, seen
+
+
+def _codes(table: pa.Table, name: str, levels: tuple[Level, ...]) -> NDArray[np.int16]:
+    array = col.category(table, name)
+    if pa.types.is_null(array.type):
+        return np.full(len(array), -1, dtype=np.int16)
+    known = pa.array(levels, type=array.type) if _same_kind(array.type, levels[0]) else None
+    if known is None:
+        raise DataError(f"column {name!r} has the type {array.type}, which is not what the model was fitted on")
+    codes = pc.index_in(array, value_set=known)
+    if codes.null_count > array.null_count:
+        unknown = codes.null_count - array.null_count
+        raise DataError(
+            f"column {name!r} holds {unknown} cell(s) with a level that the fitted table did not have: "
+            "make them missing, or fit again on a table that has the level"
+        )
+    return pc.fill_null(codes, -1).to_numpy(zero_copy_only=False).astype(np.int16)
+
+
+def _same_kind(kind: pa.DataType, level: Level) -> bool:
+    if isinstance(level, bool):
+        return pa.types.is_boolean(kind)
+    if isinstance(level, int):
+        return pa.types.is_integer(kind)
+    return pa.types.is_large_string(kind)

@@ -1,0 +1,277 @@
+"""Where tables come from: everything becomes a list of pieces, each read as an Arrow table of the wanted columns.
+
+pandas, NumPy, Arrow (or anything with an Arrow stream), Parquet (file, folder, glob, fsspec URL; a piece is a row group) and CSV. Pieces come in
+canonical order, rows in a piece keep theirs, and a piece can be sent to a worker. A table in memory is cut into pieces without a copy.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import fsspec
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from dask_em.errors import ConfigurationError, DataError
+
+PIECE_ROWS = 1 << 17
+"""Rows of a piece of a table in memory: large enough for little overhead, small enough to spread over threads."""
+
+
+class Piece(Protocol):
+    """Some consecutive rows of a table."""
+
+    def read(self, columns: Sequence[str]) -> pa.Table:
+        """The rows with (at least) these columns."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A table as pieces.
+
+    Attributes
+    ----------
+    columns : all column names, in order
+    pieces : the rows
+    where : how messages call the table
+    """
+
+    columns: tuple[str, ...]
+    pieces: tuple[Piece, ...]
+    where: str = "the table"
+
+
+@dataclass(frozen=True)
+class FramePiece:
+    """Rows of a pandas frame."""
+
+    frame: pd.DataFrame
+    names: tuple[str, ...]
+
+    def read(self, columns: Sequence[str]) -> pa.Table:
+        out = []
+        for name in columns:
+            series = self.frame.iloc[:, self.names.index(name)]
+            try:
+                out.append(pa.array(series, from_pandas=True))
+            except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+                raise DataError(
+                    f"column {name!r} mixes types: give it one type (numbers, text or booleans) throughout"
+                ) from None
+        return pa.table([c.combine_chunks() if isinstance(c, pa.ChunkedArray) else c for c in out], names=list(columns))
+
+
+@dataclass(frozen=True)
+class ArrayPiece:
+    """Rows of a two-dimensional NumPy array."""
+
+    array: np.ndarray
+    names: tuple[str, ...]
+
+    def read(self, columns: Sequence[str]) -> pa.Table:
+        own = [np.ascontiguousarray(self.array[:, self.names.index(name)]) for name in columns]
+        return pa.table([pa.array(c, from_pandas=c.dtype == object) for c in own], names=list(columns))
+
+
+@dataclass(frozen=True)
+class ArrowPiece:
+    """Rows of an Arrow table."""
+
+    table: pa.Table
+
+    def read(self, columns: Sequence[str]) -> pa.Table:
+        return self.table.select(list(columns))
+
+
+@dataclass(frozen=True)
+class ParquetPiece:
+    """One row group of a Parquet file."""
+
+    path: str
+    row_group: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def read(self, columns: Sequence[str]) -> pa.Table:
+        try:
+            with fsspec.open(self.path, "rb", **self.options) as file:
+                return pq.ParquetFile(file).read_row_group(self.row_group, columns=list(columns), use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable(self.path, error) from None
+
+
+@dataclass(frozen=True)
+class CsvPiece:
+    """A CSV file, with the declared types of its columns."""
+
+    path: str
+    types: tuple[tuple[str, str], ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def read(self, columns: Sequence[str]) -> pa.Table:
+        types = {name: pa.type_for_alias(kind) for name, kind in self.types if name in columns}
+        convert = pyarrow.csv.ConvertOptions(
+            column_types=types,
+            include_columns=list(columns),
+            strings_can_be_null=True,
+            null_values=["", "NA", "NaN", "?"],
+        )
+        try:
+            with fsspec.open(self.path, "rb", compression="infer", **self.options) as file:
+                return pyarrow.csv.read_csv(file, convert_options=convert)
+        except pa.ArrowInvalid:
+            raise DataError(
+                f"{os.path.basename(self.path)} does not match the declared types of its columns: correct the types or the file"
+            ) from None
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable(self.path, error) from None
+
+
+@dataclass(frozen=True)
+class WithColumns:
+    """A piece with further columns, such as row weights given beside the table."""
+
+    piece: Piece
+    extra: pa.Table
+
+    def read(self, columns: Sequence[str]) -> pa.Table:
+        own = [c for c in columns if c not in self.extra.column_names]
+        if not own:
+            return self.extra.select(list(columns))
+        table = self.piece.read(own)
+        for name in columns:
+            if name in self.extra.column_names:
+                table = table.append_column(name, self.extra.column(name))
+        return table.select(list(columns))
+
+
+def open_source(
+    X: Any, *, types: Mapping[str, str] | None = None, storage_options: Mapping[str, Any] | None = None
+) -> Source:
+    """Make a source of anything that holds a table.
+
+    Parameters
+    ----------
+    X : pandas frame or series, two-dimensional array, Arrow table or stream, or a path or URL of Parquet or CSV
+    types : for CSV, Arrow type names by column
+    storage_options : for URLs, what fsspec takes
+
+    Raises
+    ------
+    ConfigurationError
+        X is none of these.
+    DataError
+        The files are not there or cannot be read.
+    """
+    if isinstance(X, Source):
+        return X
+    if isinstance(X, (str, os.PathLike)):
+        return _files(os.fspath(X), types or {}, storage_options or {})
+    if isinstance(X, pd.Series):
+        X = X.to_frame()
+    if isinstance(X, pd.DataFrame):
+        names = _unique([str(c) for c in X.columns])
+        return Source(names, tuple(FramePiece(X.iloc[a:b], names) for a, b in cuts(len(X))))
+    if hasattr(X, "__arrow_c_stream__"):
+        table = X if isinstance(X, pa.Table) else pa.RecordBatchReader.from_stream(X).read_all()
+        pieces = tuple(ArrowPiece(table.slice(a, b - a)) for a, b in cuts(table.num_rows))
+        return Source(_unique(table.column_names), pieces)
+    array = np.asarray(X)
+    if array.ndim != 2:
+        raise ConfigurationError(
+            f"the table has {array.ndim} dimension(s), but rows and columns are needed: reshape it to (n_rows, n_columns)"
+        )
+    if array.dtype.kind == "c":
+        raise DataError("Complex data not supported: split it into real and imaginary columns")
+    names = tuple(f"x{j}" for j in range(array.shape[1]))
+    return Source(names, tuple(ArrayPiece(array[a:b], names) for a, b in cuts(len(array))))
+
+
+def cuts(n: int) -> list[tuple[int, int]]:
+    """Row ranges of the pieces of a table in memory."""
+    return [(a, min(a + PIECE_ROWS, n)) for a in range(0, n, PIECE_ROWS)]
+
+
+def with_columns(source: Source, **columns: Any) -> Source:
+    """Attach vectors, one entry a row, to a source in memory whose pieces are those of `cuts`."""
+    extra = pa.table({name: pa.array(np.asarray(v)) for name, v in columns.items()})
+    pieces, start = [], 0
+    for a, b in cuts(len(extra)):
+        pieces.append(WithColumns(source.pieces[len(pieces)], extra.slice(a, b - a)))
+        start = b
+    assert start == len(extra)
+    assert len(pieces) == len(source.pieces)
+    return Source((*source.columns, *columns), tuple(pieces), source.where)
+
+
+def _unique(names: Sequence[str]) -> tuple[str, ...]:
+    for name in names:
+        if names.count(name) > 1:
+            raise DataError(f"the table has two columns named {name!r}: rename one")
+    return tuple(names)
+
+
+def _files(path: str, types: Mapping[str, str], options: Mapping[str, Any]) -> Source:
+    paths = _listing(path, options)
+    where = path.rsplit("/", 1)[-1] or path
+    if paths[0].removesuffix(".gz").endswith((".csv", ".csv.gz")):
+        for name, kind in types.items():
+            try:
+                pa.type_for_alias(kind)
+            except ValueError:
+                raise ConfigurationError(
+                    f"type of column {name!r} is not an Arrow type: write int64, float64, string or bool"
+                ) from None
+        declared = tuple(types.items())
+        try:
+            with fsspec.open(paths[0], "rt", compression="infer", **options) as file:
+                head = pd.read_csv(file, nrows=0)
+        except (OSError, ValueError) as error:
+            raise _unreadable(paths[0], error) from None
+        return Source(
+            _unique([str(c) for c in head.columns]), tuple(CsvPiece(p, declared, options) for p in paths), where
+        )
+    pieces: list[Piece] = []
+    columns: tuple[str, ...] = ()
+    for p in paths:
+        try:
+            with fsspec.open(p, "rb", **options) as file:
+                metadata = pq.ParquetFile(file)
+                names = tuple(metadata.schema_arrow.names)
+                pieces += [ParquetPiece(p, i, options) for i in range(metadata.num_row_groups)]
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable(p, error) from None
+        if columns and (lost := [c for c in columns if c not in names]):
+            raise DataError(f"{p.rsplit('/', 1)[-1]} has no column {lost[0]!r}, which the files before it have")
+        columns = columns or names
+    return Source(columns, tuple(pieces), where)
+
+
+def _listing(path: str, options: Mapping[str, Any]) -> list[str]:
+    """The data files below a path, glob or URL, in a fixed order."""
+    remote = "://" in path
+    fs, inner = fsspec.core.url_to_fs(path, **options)
+    if glob.has_magic(path):
+        found = fs.glob(inner)
+    elif fs.isdir(inner):
+        found = fs.find(inner)
+    else:
+        found = [inner] if fs.exists(inner) else []
+    names = sorted(f for f in found if not os.path.basename(f).startswith(("_", ".")))
+    data = [f for f in names if f.endswith((".parquet", ".pq", ".csv", ".csv.gz"))] or (
+        names if len(names) == 1 else []
+    )
+    if not data:
+        raise DataError(f"no Parquet or CSV file at {path}: check the path")
+    return [fs.unstrip_protocol(f) if remote else f for f in data]
+
+
+def _unreadable(path: str, error: Exception) -> DataError:
+    reason = "it does not exist" if isinstance(error, FileNotFoundError) else "it is damaged or of another format"
+    return DataError(f"{path.rsplit('/', 1)[-1]} cannot be read, {reason}: check the file")

@@ -1,0 +1,9 @@
+"""Estimators in scikit-learn's manners: thin faces of the engine."""
+
+from dask_em.estimators.binomial import BinomialMixture
+from dask_em.estimators.gaussian import GaussianMixture
+from dask_em.estimators.latent_class import LatentClassAnalysis
+from dask_em.estimators.mixed import MixtureModel
+from dask_em.estimators.poisson import PoissonMixture
+
+__all__ = ["BinomialMixture", "GaussianMixture", "LatentClassAnalysis", "MixtureModel", "PoissonMixture"]

@@ -1,0 +1,320 @@
+"""What all mixtures share: settings, fit, scoring, and the attributes of a fitted model."""
+
+from __future__ import annotations
+
+import numbers
+import os
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, DensityMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from dask_em import fitting
+from dask_em.data.profile import weighted_rows
+from dask_em.data.schema import Design, Schema
+from dask_em.data.sources import open_source
+from dask_em.em import seeding
+from dask_em.em.loop import Candidate
+from dask_em.errors import ConfigurationError
+from dask_em.estimators.tables import score_lazily, score_rows, to_source
+from dask_em.execution.choose import is_dask_frame, open_executor
+from dask_em.mixture import Mixture, Parameters
+from dask_em.model import FittedMixture
+from dask_em.scan import Block
+
+
+class BaseMixture(DensityMixin, BaseEstimator):
+    """A mixture model with scikit-learn's interface. Use one of its subclasses.
+
+    Subclasses say which columns are what (`_design`) and where EM starts when values are given (`_given_parts`).
+    """
+
+    n_components: int
+    prior: str | None
+    tol: float
+    max_iter: int
+    n_init: int
+    init: Any
+    random_state: Any
+    executor: Any
+    weights_init: Any
+
+    def _design(self, names: tuple[str, ...]) -> Design:
+        """The roles of the columns of a table with these names."""
+        raise NotImplementedError
+
+    def _settings(self) -> dict[str, Any]:
+        """Further settings of the fit."""
+        return {}
+
+    def _centres(self, schema: Schema) -> list[NDArray[Any]] | None:
+        """Given centres as encoded values, one (d, k) array a family: rows of the sample start at the nearest."""
+        return None
+
+    def _given_parts(self, schema: Schema, parts: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The families' starting parameters with given values put in the place of seeded ones."""
+        return parts
+
+    # ---- fitting ---------------------------------------------------------------------------------------------------
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
+        """Fit the mixture by EM.
+
+        Parameters
+        ----------
+        X : table of n rows
+            pandas or Dask dataframe, array, Arrow table (or anything with an Arrow stream), or a path or URL of Parquet or CSV files.
+            NaN, None and nulls are missing cells; they are used, not dropped.
+        y : ignored
+        sample_weight : (n,) array, Dask series, or name of a column, optional
+            Row weights, any numbers that are not negative. The result is as if rows were repeated that often.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        DataError, ConfigurationError
+            In one sentence: what is wrong, where, and the remedy.
+        """
+        names = self._check_columns(X, reset=True)
+        labels = None if self.init is None or isinstance(self.init, str) else self.init
+        design = self._design(names)
+        source, weight, label_column = to_source(X, design.columns, sample_weight, labels)
+        if labels is not None:
+            self._check_labels(labels)
+        design = Design(**{**vars(design), "weight": weight, "labels": label_column})
+        given = self._has_given()
+        settings = fitting.Settings(
+            prior=self.prior,  # type: ignore[arg-type]
+            tol=_number("tol", self.tol, numbers.Real),
+            max_iter=_number("max_iter", self.max_iter, numbers.Integral),
+            n_init=1 if given or labels is not None else _number("n_init", self.n_init, numbers.Integral),
+            init="labels" if labels is not None else self.init,
+            seed=_seed(self.random_state),
+            given=partial(self._start, k=self.n_components) if given else None,
+            **self._settings(),
+        )
+        k = _number("n_components", self.n_components, numbers.Integral)
+        with open_executor(self.executor, lazy_table=is_dask_frame(X)) as executor:
+            found = fitting.fit(source, design, settings, [k], executor)
+        return self._adopt(found, found.best(k), keep_order=given or labels is not None)
+
+    def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
+        """Fit, then `predict` the same rows."""
+        return self.fit(X, sample_weight=sample_weight).predict(X)
+
+    def _check_columns(self, X: Any, reset: bool) -> tuple[str, ...]:
+        """Column names of a table; checks them against those of the fit, as scikit-learn does."""
+        if is_dask_frame(X):
+            names = tuple(str(c) for c in X.columns) if hasattr(X, "columns") else (str(X.name),)
+            if reset:
+                self.n_features_in_, self.feature_names_in_ = len(names), np.array(names, dtype=object)
+            return names
+        if hasattr(X, "toarray"):
+            raise TypeError("sparse matrices are not supported: pass a dense array or a dataframe")
+        names = open_source(X).columns
+        if not names:
+            raise ConfigurationError(f"0 feature(s) (shape=({len(X)}, 0)) while a minimum of 1 is required.")
+        if isinstance(X, pd.DataFrame) or (
+            not hasattr(X, "__arrow_c_stream__") and not isinstance(X, (str, os.PathLike, pd.Series))
+        ):
+            table = X if isinstance(X, pd.DataFrame) else np.asarray(X)
+            validate_data(self, table, reset=reset, skip_check_array=True)
+        elif reset:
+            self.n_features_in_, self.feature_names_in_ = len(names), np.array(names, dtype=object)
+        return names
+
+    def _check_labels(self, labels: Any) -> None:
+        if is_dask_frame(labels):
+            return
+        array = np.asarray(labels)
+        if array.min() < 0 or array.max() >= self.n_components:
+            raise ConfigurationError("init labels must be integers from 0 to n_components - 1")
+
+    def _has_given(self) -> bool:
+        return any(
+            value is not None
+            for name, value in self.get_params(deep=False).items()
+            if name.endswith("_init") and name != "n_init"
+        )
+
+    def _start(self, schema: Schema, mixture: Mixture, block: Block, k: int) -> Parameters:
+        """Given values where there are any; what is not given comes from one M-step on a seeded start."""
+        centres = self._centres(schema)
+        if centres is None:
+            rng = np.random.default_rng([_seed(self.random_state), k, 0])
+            labels = seeding.labels(mixture.families, block, k, "kmeans++", rng)
+        else:
+            labels = seeding.nearest(mixture.families, block, centres)
+        start = fitting.parameters_of_labels(mixture, block, labels[None], [k])
+        weights = start.weights if centres is not None else np.full(k, 1.0 / k)
+        if self.weights_init is not None:
+            weights = given_array("weights_init", self.weights_init, (k,))
+            if (weights < 0).any() or not np.isclose(weights.sum(), 1.0, rtol=1e-6):
+                raise ConfigurationError("weights_init must be shares that are not negative and sum to 1")
+        return Parameters(weights / weights.sum(), self._given_parts(schema, start.parts))
+
+    def _adopt(self, found: fitting.Fit, candidate: Candidate, keep_order: bool) -> Any:
+        """Take over a fitted candidate."""
+        model = found.fitted(candidate)
+        if not keep_order:
+            model = model.reordered(np.argsort(-model.parameters.weights, kind="stable"))
+        self.model_ = model
+        self.log_likelihood_ = candidate.log_likelihoods[-1]
+        self.converged_ = candidate.verdict.converged
+        self.stopped_because_ = str(candidate.verdict)
+        self.n_iter_ = candidate.n_iter
+        self.n_scans_ = found.n_scans
+        self.n_rows_ = sum(found.profile.piece_rows)
+        self.sum_of_weights_ = found.profile.weight
+        self.history_ = history(found)
+        self._publish(model)
+        return self
+
+    def _publish(self, model: FittedMixture) -> None:
+        """Set the fitted attributes that users read."""
+        self.weights_ = model.parameters.weights
+
+    # ---- scoring ---------------------------------------------------------------------------------------------------
+
+    def predict(self, X: Any) -> Any:
+        """The most probable component of each row, 0 to n_components - 1, in the kind of container that X is."""
+        return self._score(X, _predict, "component")
+
+    def predict_proba(self, X: Any) -> Any:
+        """Posterior probabilities of the components, (n, n_components), in the kind of container that X is."""
+        return self._score(X, _proba, [f"component_{k}" for k in range(self.n_components)])
+
+    def score_samples(self, X: Any) -> Any:
+        """Log density of each row given what is observed of it, in the units of the table."""
+        return self._score(X, _density, "log_density")
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Mean log density of the rows, weighted."""
+        total, weight = self._log_likelihood(X, sample_weight)
+        return total / weight
+
+    def bic(self, X: Any, sample_weight: Any = None) -> float:
+        """Bayesian information criterion, smaller is better: -2 log-likelihood + free parameters x log(sum of weights)."""
+        total, weight = self._log_likelihood(X, sample_weight)
+        return -2 * total + self.model_.n_parameters * float(np.log(weight))
+
+    def aic(self, X: Any, sample_weight: Any = None) -> float:
+        """Akaike information criterion, smaller is better: -2 log-likelihood + 2 x free parameters."""
+        return -2 * self._log_likelihood(X, sample_weight)[0] + 2 * self.model_.n_parameters
+
+    def sample(self, n_samples: int = 1, random_state: Any = None) -> tuple[Any, NDArray[np.int64]]:
+        """Draw rows from the mixture.
+
+        Returns
+        -------
+        X : array where all columns are numbers and the model was fitted on an array, dataframe otherwise
+        components : (n_samples,) the component of each row
+        """
+        check_is_fitted(self)
+        if n_samples < 1:
+            raise ConfigurationError("n_samples must be at least 1")
+        columns, components = self.model_.sample(n_samples, np.random.default_rng(_seed(random_state)))
+        frame = pd.DataFrame(columns)
+        return (frame if hasattr(self, "feature_names_in_") else frame.to_numpy()), components
+
+    def _log_likelihood(self, X: Any, sample_weight: Any) -> tuple[float, float]:
+        """Weighted total log density, and the total weight."""
+        check_is_fitted(self)
+        self._check_columns(X, reset=False)
+        columns = self.model_.schema.design.columns
+        source, weight, _ = to_source(
+            X, columns if not isinstance(sample_weight, str) else (*columns, sample_weight), sample_weight, None
+        )
+        self.model_.schema.design.check(source.columns, source.where)
+        with open_executor(self.executor, lazy_table=is_dask_frame(X)) as executor:
+            total = executor.reduce(source.pieces, partial(_weighted_density, self.model_, weight))
+        return float(total[0]), float(total[1])
+
+    def _score(self, X: Any, function: Any, names: list[str] | str) -> Any:
+        check_is_fitted(self)
+        available = self._check_columns(X, reset=False)
+        columns = self.model_.schema.design.columns
+        self.model_.schema.design.check(available, "the table")
+        own = partial(function, self.model_)
+        if is_dask_frame(X):
+            return score_lazily(X, own, columns, names)
+        with open_executor(self.executor) as executor:
+            return score_rows(X, own, columns, names, executor)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "model_")
+
+
+def _predict(model: FittedMixture, table: pa.Table) -> NDArray[np.int64]:
+    return model.score(table)[0].argmax(axis=1)
+
+
+def _proba(model: FittedMixture, table: pa.Table) -> NDArray[np.float64]:
+    return model.score(table)[0]
+
+
+def _density(model: FittedMixture, table: pa.Table) -> NDArray[np.float64]:
+    return model.score(table)[1]
+
+
+def _weighted_density(model: FittedMixture, weight: str | None, piece: Any) -> NDArray[np.float64]:
+    design = Design(**{**vars(model.schema.design), "weight": weight, "labels": None})
+    table, weights = weighted_rows(piece.read(design.columns), design)
+    return np.array([weights @ model.score(table)[1], weights.sum()])
+
+
+def history(found: fitting.Fit) -> pd.DataFrame:
+    """Objective and log-likelihood of every candidate after every scan."""
+    rows = [
+        (c, candidate.n_components, i, candidate.log_likelihoods[i], objective, str(candidate.verdict))
+        for c, candidate in enumerate(found.candidates)
+        for i, objective in enumerate(candidate.objectives)
+    ]
+    return pd.DataFrame(
+        rows, columns=["candidate", "n_components", "iteration", "log_likelihood", "objective", "outcome"]
+    )
+
+
+def _seed(random_state: Any) -> int:
+    """A seed from an integer, a generator, or None (a new one each time)."""
+    if random_state is None:
+        return int(np.random.SeedSequence().entropy) % 2**63  # type: ignore[operator]
+    if isinstance(random_state, numbers.Integral):
+        if random_state < 0:  # type: ignore[operator]
+            raise ConfigurationError("random_state must not be negative")
+        return int(random_state)
+    if isinstance(random_state, np.random.Generator):
+        return int(random_state.integers(2**63))
+    if isinstance(random_state, np.random.RandomState):
+        return int(random_state.randint(2**31))
+    raise ConfigurationError("random_state must be an integer, a numpy generator, or None")
+
+
+def _number(name: str, value: Any, kind: type) -> Any:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        what = "an integer" if kind is numbers.Integral else "a number"
+        raise ConfigurationError(f"{name} must be {what}")
+    return int(value) if kind is numbers.Integral else float(value)  # type: ignore[call-overload]
+
+
+def given_array(name: str, value: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """A given starting value of a known shape."""
+    array = np.asarray(value, dtype=np.float64)
+    if array.shape != shape:
+        raise ConfigurationError(f"{name} must have the shape {shape}, not {array.shape}")
+    if not np.isfinite(array).all():
+        raise ConfigurationError(f"{name} must be finite")
+    return array

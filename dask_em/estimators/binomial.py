@@ -1,0 +1,114 @@
+"""Mixtures of coins: numbers of successes out of known numbers of trials."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from dask_em.data.schema import Design, Schema
+from dask_em.errors import ConfigurationError
+from dask_em.estimators.base import BaseMixture, given_array
+from dask_em.estimators.doc import documented
+from dask_em.model import FittedMixture
+
+
+@documented
+class BinomialMixture(BaseMixture):
+    """Mixture of independent binomials.
+
+    Parameters
+    ----------
+    n_components : int
+        Number of components, k.
+    successes : str or sequence of str, optional
+        The columns of successes; by default all columns but the trials.
+    trials : int, str, or sequence of them
+        Number of trials of every cell, or the column that holds it: one for all, or one for each column of successes. 1 by default: single tosses.
+    fix_weights : bool, default False
+        Keep the mixing weights as they start (equal, or weights_init).
+    missing : "ignored" or "expected", default "ignored"
+        "ignored" leaves missing cells out: exact, and the fewest steps. "expected" counts the trials of a missing cell and takes its successes at
+        their expectation, as textbooks show EM; the optimum is the same.
+    weights_init : (k,), probabilities_init : (k,) for one column, or (k, d) : optional
+        Where to start.
+    {shared}
+
+    Attributes
+    ----------
+    probabilities_ : (k,) for one column of successes, otherwise (k, d)
+    {fitted}
+    """
+
+    def __init__(
+        self,
+        n_components: int,
+        *,
+        successes: Any = None,
+        trials: Any = 1,
+        fix_weights: bool = False,
+        missing: str = "ignored",
+        prior: str | None = "weak",
+        tol: float = 1e-6,
+        max_iter: int = 1000,
+        n_init: int = 1,
+        init: Any = "kmeans++",
+        weights_init: Any = None,
+        probabilities_init: Any = None,
+        random_state: Any = None,
+        executor: Any = None,
+    ) -> None:
+        self.n_components = n_components
+        self.successes = successes
+        self.trials = trials
+        self.fix_weights = fix_weights
+        self.missing = missing
+        self.prior = prior
+        self.tol = tol
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.init = init
+        self.weights_init = weights_init
+        self.probabilities_init = probabilities_init
+        self.random_state = random_state
+        self.executor = executor
+
+    def _design(self, names: tuple[str, ...]) -> Design:
+        if self.missing not in ("ignored", "expected"):
+            raise ConfigurationError("missing must be 'ignored' or 'expected'")
+        trials = [self.trials] if isinstance(self.trials, (str, int, np.integer)) else list(self.trials)
+        trials = [t if isinstance(t, str) else int(t) for t in trials]
+        successes: Sequence[str]
+        if self.successes is None:
+            successes = [name for name in names if name not in trials]
+        else:
+            successes = [self.successes] if isinstance(self.successes, str) else list(self.successes)
+        if len(trials) == 1:
+            trials = trials * len(successes)
+        if len(trials) != len(successes):
+            raise ConfigurationError(
+                f"trials has {len(trials)} entries for {len(successes)} columns of successes: give one for all or one each"
+            )
+        return Design(binomial=tuple(zip(successes, trials)))
+
+    def _settings(self) -> dict[str, Any]:
+        return {"fix_weights": bool(self.fix_weights), "missing": self.missing}
+
+    def _given_parts(self, schema: Schema, parts: tuple[Any, ...]) -> tuple[Any, ...]:
+        if self.probabilities_init is None:
+            return parts
+        shape = (self.n_components, len(schema.design.binomial))
+        given = np.asarray(self.probabilities_init, dtype=np.float64)
+        given = given[:, None] if given.ndim == 1 and shape[1] == 1 else given
+        probabilities = given_array("probabilities_init", given, shape)
+        if (probabilities < 0).any() or (probabilities > 1).any():
+            raise ConfigurationError("probabilities_init must be between 0 and 1")
+        return (replace(parts[0], probabilities=probabilities),)
+
+    def _publish(self, model: FittedMixture) -> None:
+        super()._publish(model)
+        probabilities = model.success_probabilities
+        assert probabilities is not None
+        self.probabilities_ = probabilities[:, 0] if probabilities.shape[1] == 1 else probabilities

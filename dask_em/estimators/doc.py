@@ -1,0 +1,49 @@
+"""The parameters that all mixtures share, described once."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+T = TypeVar("T", bound=type)
+
+SHARED = """prior : "weak" or None, default "weak"
+        "weak" adds one pseudo-observation per component, so that no component can collapse onto a point: for a normal, a row's worth of scatter
+        diag(column variances) / k^(2/d) (Fraley and Raftery 2007); for a category, coin or count, one observation at the column's margin.
+        None is exact maximum likelihood.
+    tol : float, default 1e-6
+        EM stops when both the last gain and the predicted remaining gain (Aitken) of the objective, per unit of weight, are at most this: a
+        millionth of a log-likelihood unit a row is far below the noise of any sample.
+    max_iter : int, default 1000
+        Most EM steps; reaching it gives a ConvergenceWarning.
+    n_init : int, default 1
+        Starts; all advance in the same scans of the table, and the best objective wins.
+    init : "kmeans++", "random", or (n,) integer labels from 0 to n_components - 1, default "kmeans++"
+        How rows of a sample are grouped to start from: around centres drawn by k-means++, or around random rows. With labels EM starts with the
+        M-step on them. What the *_init parameters give goes before.
+    random_state : int, numpy generator or None
+        Seed of the starts. The same seed gives the same fit, whatever the order, the partitions or the repetition of rows.
+    executor : None, "local", "dask", scheduler address or distributed.Client
+        Where scans run. None is this process, or the open client for a Dask dataframe. "dask" is the open client, or a cluster of local
+        processes for the time of the fit."""
+
+FITTED = """weights_ : (k,) mixing weights
+    log_likelihood_ : float
+        Total weighted log density of the table under exactly the reported parameters, in the table's units.
+    converged_ : bool
+    stopped_because_ : str
+        Which stopping rule fired.
+    n_iter_ : int
+        EM steps of the winning start.
+    n_scans_ : int
+        Passes over the table, the profile included.
+    history_ : DataFrame
+        Objective and log-likelihood of every start after every step.
+    n_features_in_, feature_names_in_ : as in scikit-learn
+    model_ : FittedMixture
+        The fitted model without scikit-learn: what is saved, and what scores rows."""
+
+
+def documented(cls: T) -> T:
+    """Put the shared parts into a class docstring."""
+    cls.__doc__ = (cls.__doc__ or "").replace("{shared}", SHARED).replace("{fitted}", FITTED)
+    return cls

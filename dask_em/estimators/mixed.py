@@ -1,0 +1,100 @@
+"""Mixtures over columns of several kinds: segments of customers, respondents, machines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dask_em.data.schema import Design
+from dask_em.errors import ConfigurationError
+from dask_em.estimators.base import BaseMixture
+from dask_em.estimators.doc import documented
+from dask_em.estimators.latent_class import probability_frames
+from dask_em.fitting import covariance_model
+from dask_em.model import FittedMixture
+
+
+@documented
+class MixtureModel(BaseMixture):
+    """Mixture of gaussian, categorical, count and binomial columns, independent of each other given the component.
+
+    Columns that are not named are not used, so keys and notes may stay in the table.
+
+    Parameters
+    ----------
+    n_components : int
+        Number of components, k.
+    gaussian, categorical, poisson : sequences of column names
+        Numbers, categories and counts.
+    binomial : mapping from a column of successes to its trials (a column or an integer)
+    covariance_type : str, default "full"
+        Of the gaussian columns: "full" (VVV), "tied" (EEE), "diag" (VVI), "spherical" (VII) or "EII".
+    transforms : mapping from a gaussian column to "log", "log1p" or "asinh"
+        Heavy tails make useless segments; densities stay in the table's units, means_ are those of the transformed column.
+    {shared}
+
+    Attributes
+    ----------
+    means_, covariances_ : of the gaussian columns, (k, d) and (k, d, d)
+    category_probabilities_ : {column: DataFrame (k, levels)}
+    rates_ : (k, d) of the Poisson columns
+    success_probabilities_ : (k, d) of the binomial columns
+    {fitted}
+    """
+
+    weights_init = None
+
+    def __init__(
+        self,
+        n_components: int,
+        *,
+        gaussian: Sequence[str] = (),
+        categorical: Sequence[str] = (),
+        poisson: Sequence[str] = (),
+        binomial: Mapping[str, str | int] | None = None,
+        covariance_type: str = "full",
+        transforms: Mapping[str, str] | None = None,
+        prior: str | None = "weak",
+        tol: float = 1e-6,
+        max_iter: int = 1000,
+        n_init: int = 1,
+        init: Any = "kmeans++",
+        random_state: Any = None,
+        executor: Any = None,
+    ) -> None:
+        self.n_components = n_components
+        self.gaussian = gaussian
+        self.categorical = categorical
+        self.poisson = poisson
+        self.binomial = binomial
+        self.covariance_type = covariance_type
+        self.transforms = transforms
+        self.prior = prior
+        self.tol = tol
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.init = init
+        self.random_state = random_state
+        self.executor = executor
+
+    def _design(self, names: tuple[str, ...]) -> Design:
+        for role in ("gaussian", "categorical", "poisson"):
+            if isinstance(getattr(self, role), str):
+                raise ConfigurationError(f"{role} must be a list of column names, not one name")
+        return Design(
+            gaussian=tuple(self.gaussian),
+            categorical=tuple(self.categorical),
+            poisson=tuple(self.poisson),
+            binomial=tuple((self.binomial or {}).items()),
+            transforms=tuple((self.transforms or {}).items()),
+            pattern=covariance_model(self.covariance_type) in ("VVV", "EEE"),
+        )
+
+    def _settings(self) -> dict[str, Any]:
+        return {"covariance_type": self.covariance_type}
+
+    def _publish(self, model: FittedMixture) -> None:
+        super()._publish(model)
+        self.means_, self.covariances_ = model.means, model.covariances
+        self.category_probabilities_ = probability_frames(model)
+        self.rates_, self.success_probabilities_ = model.rates, model.success_probabilities

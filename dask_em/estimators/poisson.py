@@ -1,0 +1,75 @@
+"""Mixtures of Poisson counts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from dask_em.data.schema import Design, Schema
+from dask_em.errors import ConfigurationError
+from dask_em.estimators.base import BaseMixture, given_array
+from dask_em.estimators.doc import documented
+from dask_em.model import FittedMixture
+
+
+@documented
+class PoissonMixture(BaseMixture):
+    """Mixture of independent Poisson counts; every column is a count.
+
+    Parameters
+    ----------
+    n_components : int
+        Number of components, k.
+    weights_init : (k,), rates_init : (k, d), or (k,) for one column : optional
+        Where to start.
+    {shared}
+
+    Attributes
+    ----------
+    rates_ : (k, d)
+    {fitted}
+    """
+
+    def __init__(
+        self,
+        n_components: int,
+        *,
+        prior: str | None = "weak",
+        tol: float = 1e-6,
+        max_iter: int = 1000,
+        n_init: int = 1,
+        init: Any = "kmeans++",
+        weights_init: Any = None,
+        rates_init: Any = None,
+        random_state: Any = None,
+        executor: Any = None,
+    ) -> None:
+        self.n_components = n_components
+        self.prior = prior
+        self.tol = tol
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.init = init
+        self.weights_init = weights_init
+        self.rates_init = rates_init
+        self.random_state = random_state
+        self.executor = executor
+
+    def _design(self, names: tuple[str, ...]) -> Design:
+        return Design(poisson=names)
+
+    def _given_parts(self, schema: Schema, parts: tuple[Any, ...]) -> tuple[Any, ...]:
+        if self.rates_init is None:
+            return parts
+        shape = (self.n_components, len(schema.design.poisson))
+        given = np.asarray(self.rates_init, dtype=np.float64)
+        rates = given_array("rates_init", given[:, None] if given.ndim == 1 and shape[1] == 1 else given, shape)
+        if (rates < 0).any():
+            raise ConfigurationError("rates_init must not be negative")
+        return (replace(parts[0], rates=rates),)
+
+    def _publish(self, model: FittedMixture) -> None:
+        super()._publish(model)
+        self.rates_ = model.rates

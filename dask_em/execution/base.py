@@ -1,0 +1,75 @@
+"""What the engine asks of an executor, and how rows are grouped for it.
+
+A *piece* is what a source reads at once; a *unit* is some consecutive pieces that are encoded together into one or more blocks; a *run* of units
+is one task. Pieces and units depend on the data alone. Every function handed to an executor is pure and may run twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+BLOCK_ROWS = 1 << 17
+"""Rows of a block: some tens of milliseconds of work, and a fraction of a percent of overhead."""
+
+ROWS_PER_PATTERN = 512
+"""Blocks grow until a missingness pattern has about this many rows: each pattern costs a few small matrix products a block."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Consecutive pieces, encoded together into the blocks first_block to first_block + n_blocks - 1."""
+
+    pieces: tuple[Any, ...]
+    rows: int
+    first_block: int
+    n_blocks: int
+
+
+def make_units(pieces: Sequence[Any], piece_rows: Sequence[int], n_patterns: int) -> list[Unit]:
+    """Group pieces until they fill a block, and cut larger ones into several."""
+    target = max(BLOCK_ROWS, ROWS_PER_PATTERN * n_patterns)
+    units: list[Unit] = []
+    own: list[Any] = []
+    rows = first = 0
+    for piece, n in zip(pieces, piece_rows, strict=True):
+        own.append(piece)
+        rows += n
+        if rows > target // 2:
+            units.append(Unit(tuple(own), rows, first, max(1, round(rows / target))))
+            first += units[-1].n_blocks
+            own, rows = [], 0
+    if own or not units:
+        units.append(Unit(tuple(own), rows, first, 1))
+    return units
+
+
+class Executor(Protocol):
+    """Two verbs over a table, fold and map, in this process or on a cluster.
+
+    `read` turns a piece into rows; it is pure. A handle stands for a value that lives where the work is done.
+    """
+
+    def reduce(self, pieces: Sequence[Any], function: Callable[[Any], Any]) -> Any:
+        """The sum of function(piece) over all pieces, in the fixed tree."""
+
+    def open(self, units: Sequence[Unit], encode: Callable[[Unit, Sequence[Any]], list[Any]]) -> Any:
+        """Blocks, made from the units by `encode` when first needed, and kept."""
+
+    def put(self, value: Any) -> Any:
+        """A handle of a value."""
+
+    def fold(
+        self, blocks: Any, ask: Callable[[Any], Callable[[Any], Any]], tell: Callable[[Any, Any], Any], state: Any
+    ) -> Any:
+        """One scan: the handle of tell(state, sum over all blocks of ask(state)(block))."""
+
+    def look(self, handle: Any, function: Callable[[Any], Any]) -> Any:
+        """function(value), brought here."""
+
+    def map(self, pieces: Sequence[Any], function: Callable[[int, Any], Any]) -> list[Any]:
+        """function(i, piece) for every piece, in order."""
+
+    def close(self) -> None:
+        """Give back what the executor started itself."""

@@ -1,0 +1,270 @@
+"""One fit from table to parameters: profile, schema, start, scans.
+
+    profile (1 scan) -> schema, families -> starts from the sample, labels or given values -> blocks -> ask/tell until done
+
+This is where data, em and execution meet. Estimators and the search over models are thin around it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from dask_em.data.encode import encode_fit, encode_sample
+from dask_em.data.profile import Profile, profile, trials_of
+from dask_em.data.schema import Design, Schema
+from dask_em.data.sources import Source
+from dask_em.em import loop, seeding
+from dask_em.em.stopping import Verdict
+from dask_em.errors import ConfigurationError, ConvergenceWarning, DataError
+from dask_em.execution.base import Executor, Unit, make_units
+from dask_em.families import Binomial, Categorical, DiagonalGaussian, Family, Gaussian, Poisson
+from dask_em.mixture import Mixture, Parameters
+from dask_em.model import FittedMixture
+from dask_em.scan import Block, Sums
+
+COVARIANCE_TYPES = {"full": "VVV", "tied": "EEE", "diag": "VVI", "spherical": "VII"}
+"""scikit-learn's names and mclust's."""
+
+WEAK = 1.0
+"""Pseudo-rows of the weak prior."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to fit; see the estimators for what each means and why its default is what it is.
+
+    given : from schema and mixture to the starting parameters, one (k) candidate; None to seed
+    """
+
+    covariance_type: str = "VVV"
+    prior: Literal["weak"] | None = "weak"
+    tol: float = 1e-6
+    max_iter: int = 1000
+    n_init: int = 1
+    init: str = "kmeans++"
+    seed: int = 0
+    fix_weights: bool = False
+    missing: Literal["ignored", "expected"] = "ignored"
+    given: Callable[[Schema, Mixture, Block], Parameters] | None = None
+
+    def __post_init__(self) -> None:
+        if self.prior not in ("weak", None):
+            raise ConfigurationError("prior must be 'weak' or None")
+        if not (np.isfinite(self.tol) and self.tol >= 0):
+            raise ConfigurationError("tol must be 0 or more: it bounds the gain in log-likelihood per row")
+        for name in ("max_iter", "n_init"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"{name} must be at least 1")
+        if self.init not in ("kmeans++", "random", "labels"):
+            raise ConfigurationError("init must be 'kmeans++', 'random' or labels, one a row")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a fit found: all candidates in the order they were asked for, and what they share."""
+
+    schema: Schema
+    mixture: Mixture
+    profile: Profile
+    candidates: tuple[loop.Candidate, ...]
+    n_scans: int
+
+    def best(self, n_components: int) -> loop.Candidate:
+        """The candidate of this size with the highest objective."""
+        own = [c for c in self.candidates if c.n_components == n_components and c.verdict is not Verdict.COLLAPSED]
+        return max(own, key=lambda c: c.objectives[-1])
+
+    def fitted(self, candidate: loop.Candidate) -> FittedMixture:
+        assert candidate.parameters is not None
+        return FittedMixture(self.schema, self.mixture, candidate.parameters)
+
+
+def fit(
+    source: Source,
+    design: Design,
+    settings: Settings,
+    n_components: Sequence[int],
+    executor: Executor,
+    on_progress: Callable[[loop.Progress], None] | None = None,
+) -> Fit:
+    """Fit n_init candidates of every size in `n_components`, all in the same scans.
+
+    Raises
+    ------
+    DataError
+        The table cannot carry the model.
+    ConvergenceWarning
+        (as a warning) some candidate was dropped or stopped at max_iter.
+    """
+    for k in n_components:
+        if k < 1:
+            raise ConfigurationError("n_components must be at least 1")
+    design.check(source.columns, source.where)
+    found = executor.reduce(source.pieces, partial(_profile_piece, design)) if source.pieces else None
+    _check(found, design, max(n_components))
+    assert found is not None
+    schema = make_schema(design, found)
+    mixture = make_mixture(schema, found, settings)
+    sizes = [k for k in n_components for _ in range(settings.n_init)]
+    parameters = None
+    if settings.init != "labels":
+        parameters = _start(schema, mixture, found, settings, sizes)
+    n_patterns = 1 if mixture.patterns is None else len(mixture.patterns)
+    units = make_units(source.pieces, found.piece_rows, n_patterns)
+    blocks = executor.open(units, partial(_encode, schema, mixture.patterns, settings.missing == "expected"))
+    state = executor.put(
+        loop.start(loop.Settings(mixture, found.weight, settings.tol, settings.max_iter), sizes, parameters)
+    )
+    record = executor.look(state, loop.progress)
+    while not record.done:
+        state = executor.fold(blocks, loop.ask, loop.tell, state)
+        record = executor.look(state, loop.progress)
+        if on_progress is not None:
+            on_progress(record)
+    final = executor.look(state, _identity)
+    _warn(final.candidates, n_components)
+    return Fit(schema, mixture, found, final.candidates, 1 + final.n_scans)
+
+
+def _identity(value: Any) -> Any:
+    return value
+
+
+def _profile_piece(design: Design, piece: Any) -> Profile:
+    return profile(piece.read(design.columns), design)
+
+
+def _encode(
+    schema: Schema, patterns: NDArray[np.bool_] | None, expected: bool, unit: Unit, pieces: Sequence[Any]
+) -> list[Block]:
+    tables = [piece.read(schema.design.columns) for piece in pieces]
+    table = tables[0] if len(tables) == 1 else pa.concat_tables(tables, promote_options="permissive")
+    return encode_fit(table, schema, patterns, unit.n_blocks, expected)
+
+
+def _check(found: Profile | None, design: Design, k: int) -> None:
+    """Refuse a table that cannot carry the model."""
+    if found is None or not found.piece_rows or sum(found.piece_rows) == 0:
+        raise DataError("the table has no rows: found 0 sample(s), and at least 1 is required")
+    if not found.weight > 0:
+        raise DataError("the row weights sum to 0: give at least some rows a positive weight")
+    n = f"{found.rows} sample(s)"
+    if found.n_distinct < k:
+        raise DataError(
+            f"the table has {int(found.n_distinct)} distinct row(s) in {n}, fewer than n_components={k}: ask for fewer components"
+        )
+    for name in design.features:
+        moments = found.moments.get(name)
+        if (moments is not None and not moments.count) or (
+            name in found.levels and not any(found.levels[name].values())
+        ):
+            raise DataError(f"column {name!r} has no observed cell: leave it out of the model")
+        if name in design.gaussian and moments is not None and not moments.deviation > abs(moments.mean) * 1e-15:
+            raise DataError(f"column {name!r} is constant over {n}: it tells nothing, so leave it out of the model")
+
+
+def make_schema(design: Design, found: Profile) -> Schema:
+    """Fix levels, shift and scale."""
+    moments = [found.moments[name] for name in design.gaussian]
+    return Schema(
+        design,
+        tuple(m.mean for m in moments),
+        tuple(m.deviation for m in moments),
+        tuple(tuple(sorted(lv for lv, w in found.levels[name].items() if w > 0)) for name in design.categorical),
+    )
+
+
+def make_mixture(schema: Schema, found: Profile, settings: Settings) -> Mixture:
+    """The families of a design, with the margins that the weak prior leans on."""
+    design, families = schema.design, []
+    prior = WEAK if settings.prior == "weak" else 0.0
+    family: Family
+    if design.gaussian:
+        model = covariance_model(settings.covariance_type)
+        if model in ("VVV", "EEE"):
+            family = Gaussian(model, len(design.gaussian), prior)  # type: ignore[arg-type]
+        else:
+            family = DiagonalGaussian(model, schema.scale, prior)  # type: ignore[arg-type]
+        families.append(family)
+    if design.categorical:
+        shares: list[float] = []
+        for name, levels in zip(design.categorical, schema.levels):
+            weights = np.array([found.levels[name][level] for level in levels])
+            shares += (weights / weights.sum()).tolist()
+        families.append(Categorical(tuple(len(levels) for levels in schema.levels), tuple(shares), prior))
+    if design.poisson:
+        families.append(Poisson(tuple(found.moments[name].mean for name in design.poisson), prior))
+    if design.binomial:
+        margins = tuple(
+            found.moments[name].mean / found.moments[trials_of(name)].mean
+            if found.moments[trials_of(name)].mean
+            else 0.5
+            for name, _ in design.binomial
+        )
+        families.append(Binomial(margins, prior, settings.missing))
+    patterns = (
+        found.masks(len(design.gaussian))
+        if design.gaussian and design.pattern
+        else np.ones((1, len(design.gaussian)), bool)
+    )
+    return Mixture(tuple(families), patterns, settings.fix_weights)
+
+
+def covariance_model(name: str) -> str:
+    """mclust's name of a covariance type."""
+    model = COVARIANCE_TYPES.get(name, name)
+    if model not in ("VVV", "EEE", "VVI", "VII", "EII"):
+        raise ConfigurationError("covariance_type must be full (VVV), tied (EEE), diag (VVI), spherical (VII) or EII")
+    return model
+
+
+def _start(schema: Schema, mixture: Mixture, found: Profile, settings: Settings, sizes: Sequence[int]) -> Parameters:
+    """Stacked starting parameters from the profile's sample."""
+    block = encode_sample(found.sample, schema)
+    if settings.given is not None:
+        return settings.given(schema, mixture, block)
+    labels = []
+    for c, k in enumerate(sizes):
+        rng = np.random.default_rng([settings.seed, k, c % settings.n_init])
+        labels.append(seeding.labels(mixture.families, block, k, settings.init, rng))
+    return parameters_of_labels(mixture, block, np.array(labels), sizes)
+
+
+def parameters_of_labels(mixture: Mixture, block: Block, labels: NDArray[np.int64], sizes: Sequence[int]) -> Parameters:
+    """One M-step on the labels (C, n) of the sample, always with the weak prior: a start may not be singular."""
+    guarded = Mixture(tuple(replace(f, prior=WEAK) for f in mixture.families), None, mixture.fix_weights)  # type: ignore[type-var]
+    total = guarded.label_step(sizes)(replace(block, labels=labels))
+    assert isinstance(total, Sums)
+    return guarded.m_step(total, None, sizes)
+
+
+def _warn(candidates: Sequence[loop.Candidate], n_components: Sequence[int]) -> None:
+    for k in n_components:
+        own = [c for c in candidates if c.n_components == k]
+        lost = sum(c.verdict is Verdict.COLLAPSED for c in own)
+        if lost == len(own):
+            raise DataError(
+                f"every start with {k} components collapsed onto too few rows: ask for fewer components, use prior='weak', "
+                "or choose a simpler covariance_type"
+            )
+        if lost:
+            warnings.warn(
+                f"{lost} of {len(own)} starts with {k} components collapsed and were dropped",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+        best = max((c for c in own if c.parameters is not None), key=lambda c: c.objectives[-1])
+        if best.verdict is Verdict.MAX_ITER:
+            warnings.warn(
+                f"the fit with {k} components reached max_iter={best.n_iter} before it converged: raise max_iter or tol",
+                ConvergenceWarning,
+                stacklevel=4,
+            )

@@ -1,0 +1,131 @@
+"""A fitted mixture without ceremony: schema, settings and parameters of one candidate, and what it says of rows.
+
+This is what goes to workers and into files; it needs neither scikit-learn nor Dask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from dask_em.data.columns import undo
+from dask_em.data.encode import encode_rows
+from dask_em.data.schema import Schema
+from dask_em.families import Binomial, Categorical, DiagonalGaussian, Gaussian, Poisson
+from dask_em.mixture import Mixture, Parameters
+
+CHUNK_ROWS = 1 << 16
+"""Rows scored at once, so that memory does not grow with the size of a piece."""
+
+
+@dataclass(frozen=True)
+class FittedMixture:
+    """One mixture with its parameters.
+
+    Attributes
+    ----------
+    schema : columns, levels, shift and scale
+    mixture : families and settings
+    parameters : in the engine's units, components in the order that users see
+    """
+
+    schema: Schema
+    mixture: Mixture
+    parameters: Parameters
+
+    @property
+    def n_components(self) -> int:
+        return len(self.parameters.weights)
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of free parameters."""
+        return self.mixture.n_free(self.n_components)
+
+    def reordered(self, order: NDArray[np.int64]) -> FittedMixture:
+        """The same mixture with its components in another order."""
+        return FittedMixture(self.schema, self.mixture, self.parameters.take(order))
+
+    def score(self, table: pa.Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Responsibilities (n, k) and log densities (n,) of the rows, in their order and in the user's units."""
+        responsibilities = np.empty((table.num_rows, self.n_components))
+        log_density = np.empty(table.num_rows)
+        for start in range(0, table.num_rows, CHUNK_ROWS):
+            block, order = encode_rows(table.slice(start, CHUNK_ROWS), self.schema)
+            own, density = self.mixture.posterior(self.parameters, block)
+            responsibilities[start + order] = own.T
+            log_density[start + order] = density
+        return responsibilities, log_density
+
+    def part(self, *kinds: type) -> Any | None:
+        """The parameters of the family of one of these kinds, or None."""
+        for family, own in zip(self.mixture.families, self.parameters.parts):
+            if isinstance(family, kinds):
+                return own
+        return None
+
+    @property
+    def means(self) -> NDArray[np.float64] | None:
+        """(k, d) means of the gaussian columns, in the user's units (after their transform)."""
+        own = self.part(Gaussian, DiagonalGaussian)
+        return None if own is None else np.asarray(self.schema.shift) + own.means * np.asarray(self.schema.scale)
+
+    @property
+    def covariances(self) -> NDArray[np.float64] | None:
+        """(k, d, d) covariances of the gaussian columns, in the user's units (after their transform)."""
+        own, scale = self.part(Gaussian, DiagonalGaussian), np.asarray(self.schema.scale)
+        if own is None:
+            return None
+        full = own.covariances if hasattr(own, "covariances") else own.variances[:, :, None] * np.eye(len(scale))
+        return full * scale[:, None] * scale
+
+    @property
+    def category_probabilities(self) -> dict[str, NDArray[np.float64]]:
+        """(k, levels) for each categorical column."""
+        own = self.part(Categorical)
+        if own is None:
+            return {}
+        ends = np.cumsum([len(levels) for levels in self.schema.levels])[:-1]
+        return dict(zip(self.schema.design.categorical, np.split(own.probabilities, ends, axis=1)))
+
+    @property
+    def rates(self) -> NDArray[np.float64] | None:
+        """(k, d) rates of the Poisson columns."""
+        own = self.part(Poisson)
+        return None if own is None else own.rates
+
+    @property
+    def success_probabilities(self) -> NDArray[np.float64] | None:
+        """(k, d) success probabilities of the binomial columns."""
+        own = self.part(Binomial)
+        return None if own is None else own.probabilities
+
+    def sample(self, n: int, rng: np.random.Generator) -> tuple[dict[str, Any], NDArray[np.int64]]:
+        """Draw n rows: columns in the user's units, and the component of each row."""
+        components = np.sort(
+            rng.choice(self.n_components, size=n, p=self.parameters.weights / self.parameters.weights.sum())
+        )
+        design, out = self.schema.design, {}
+        for family, own in zip(self.mixture.families, self.parameters.parts):
+            if isinstance(family, Binomial):
+                trials = np.tile([[t if isinstance(t, int) else 1] for _, t in design.binomial], n)
+                values = family.draw_given_trials(own, components, trials, rng)
+                out |= {name: v for (name, _), v in zip(design.binomial, values)}
+                out |= {t: v for (_, t), v in zip(design.binomial, values[len(trials) :]) if isinstance(t, str)}
+                continue
+            values = family.draw(own, components, rng)
+            if isinstance(family, Categorical):
+                out |= {
+                    name: np.array(levels, dtype=object)[codes]
+                    for name, levels, codes in zip(design.categorical, self.schema.levels, values)
+                }
+            elif isinstance(family, Poisson):
+                out |= dict(zip(design.poisson, values))
+            else:
+                for name, v, shift, scale in zip(design.gaussian, values, self.schema.shift, self.schema.scale):
+                    out[name] = undo(shift + scale * v, design.transform(name))
+        return out, components

@@ -84,7 +84,7 @@ class Fit:
 
     def fitted(self, candidate: loop.Candidate) -> FittedMixture:
         assert candidate.parameters is not None
-        return FittedMixture(self.schema, self.mixture, candidate.parameters)
+        return FittedMixture(self.schema.for_rows(), self.mixture, candidate.parameters)
 
 
 def fit(
@@ -153,9 +153,9 @@ def _encode(
 def _check(found: Profile | None, design: Design, k: int) -> None:
     """Refuse a table that cannot carry the model."""
     if found is None or not found.piece_rows or sum(found.piece_rows) == 0:
-        raise DataError("the table has no rows: found 0 sample(s), and at least 1 is required")
+        raise DataError("the table has no rows (0 sample(s)): give at least one row")
     if not found.weight > 0:
-        raise DataError("the row weights sum to 0: give at least some rows a positive weight")
+        raise DataError("the row weights are all zero: give at least some rows a positive weight")
     n = f"{found.rows} sample(s)"
     if found.n_distinct < k:
         raise DataError(

@@ -138,7 +138,9 @@ def _codes(table: pa.Table, name: str, levels: tuple[Level, ...]) -> NDArray[np.
         return np.full(len(array), -1, dtype=np.int16)
     known = pa.array(levels, type=array.type) if _same_kind(array.type, levels[0]) else None
     if known is None:
-        raise DataError(f"column {name!r} has the type {array.type}, which is not what the model was fitted on")
+        raise DataError(
+            f"column {name!r} has the type {array.type}, which is not what the model was fitted on: convert it"
+        )
     codes = pc.index_in(array, value_set=known)
     if codes.null_count > array.null_count:
         unknown = codes.null_count - array.null_count

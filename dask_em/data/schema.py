@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dask_em.data.columns import TRANSFORMS
 from dask_em.errors import ConfigurationError, DataError
@@ -47,7 +47,9 @@ class Design:
             raise ConfigurationError(f"column {twice[0]!r} is used twice: give each column one role")
         for name, how in self.transforms:
             if name not in self.gaussian:
-                raise ConfigurationError(f"transforms names {name!r}, which is not a gaussian column")
+                raise ConfigurationError(
+                    f"transforms names {name!r}, which is not a gaussian column: add it to gaussian or drop it"
+                )
             if how not in TRANSFORMS:
                 raise ConfigurationError(f"transform of {name!r} must be one of {', '.join(TRANSFORMS)}")
         for name, trials in self.binomial:
@@ -92,3 +94,7 @@ class Schema:
     shift: tuple[float, ...]
     scale: tuple[float, ...]
     levels: tuple[tuple[Level, ...], ...]
+
+    def for_rows(self) -> Schema:
+        """The same without weights and labels, which belong to a fit and not to the rows that are scored."""
+        return replace(self, design=replace(self.design, weight=None, labels=None))

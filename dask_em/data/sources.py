@@ -41,11 +41,13 @@ class Source:
     columns : all column names, in order
     pieces : the rows
     where : how messages call the table
+    n_rows : number of rows of a table in memory, None for files
     """
 
     columns: tuple[str, ...]
     pieces: tuple[Piece, ...]
     where: str = "the table"
+    n_rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -177,20 +179,18 @@ def open_source(
         X = X.to_frame()
     if isinstance(X, pd.DataFrame):
         names = _unique([str(c) for c in X.columns])
-        return Source(names, tuple(FramePiece(X.iloc[a:b], names) for a, b in cuts(len(X))))
+        return Source(names, tuple(FramePiece(X.iloc[a:b], names) for a, b in cuts(len(X))), n_rows=len(X))
     if hasattr(X, "__arrow_c_stream__"):
         table = X if isinstance(X, pa.Table) else pa.RecordBatchReader.from_stream(X).read_all()
         pieces = tuple(ArrowPiece(table.slice(a, b - a)) for a, b in cuts(table.num_rows))
-        return Source(_unique(table.column_names), pieces)
+        return Source(_unique(table.column_names), pieces, n_rows=table.num_rows)
     array = np.asarray(X)
     if array.ndim != 2:
-        raise ConfigurationError(
-            f"the table has {array.ndim} dimension(s), but rows and columns are needed: reshape it to (n_rows, n_columns)"
-        )
+        raise ConfigurationError(f"Reshape your data to (n_rows, n_columns): it has {array.ndim} dimension(s)")
     if array.dtype.kind == "c":
         raise DataError("Complex data not supported: split it into real and imaginary columns")
     names = tuple(f"x{j}" for j in range(array.shape[1]))
-    return Source(names, tuple(ArrayPiece(array[a:b], names) for a, b in cuts(len(array))))
+    return Source(names, tuple(ArrayPiece(array[a:b], names) for a, b in cuts(len(array))), n_rows=len(array))
 
 
 def cuts(n: int) -> list[tuple[int, int]]:
@@ -201,13 +201,10 @@ def cuts(n: int) -> list[tuple[int, int]]:
 def with_columns(source: Source, **columns: Any) -> Source:
     """Attach vectors, one entry a row, to a source in memory whose pieces are those of `cuts`."""
     extra = pa.table({name: pa.array(np.asarray(v)) for name, v in columns.items()})
-    pieces, start = [], 0
-    for a, b in cuts(len(extra)):
-        pieces.append(WithColumns(source.pieces[len(pieces)], extra.slice(a, b - a)))
-        start = b
-    assert start == len(extra)
-    assert len(pieces) == len(source.pieces)
-    return Source((*source.columns, *columns), tuple(pieces), source.where)
+    pieces = tuple(
+        WithColumns(piece, extra.slice(a, b - a)) for piece, (a, b) in zip(source.pieces, cuts(len(extra)), strict=True)
+    )
+    return Source((*source.columns, *columns), pieces, source.where, source.n_rows)
 
 
 def _unique(names: Sequence[str]) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numbers
-import os
 from functools import partial
 from typing import Any
 
@@ -12,16 +11,15 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, DensityMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from dask_em import fitting
 from dask_em.data.profile import weighted_rows
 from dask_em.data.schema import Design, Schema
-from dask_em.data.sources import open_source
 from dask_em.em import seeding
 from dask_em.em.loop import Candidate
 from dask_em.errors import ConfigurationError
-from dask_em.estimators.tables import score_lazily, score_rows, to_source
+from dask_em.estimators.tables import column_names, has_names, like, renamed, score_lazily, score_rows, to_source
 from dask_em.execution.choose import is_dask_frame, open_executor
 from dask_em.mixture import Mixture, Parameters
 from dask_em.model import FittedMixture
@@ -83,7 +81,7 @@ class BaseMixture(DensityMixin, BaseEstimator):
         DataError, ConfigurationError
             In one sentence: what is wrong, where, and the remedy.
         """
-        names = self._check_columns(X, reset=True)
+        names = self._take_names(X)
         labels = None if self.init is None or isinstance(self.init, str) else self.init
         design = self._design(names)
         source, weight, label_column = to_source(X, design.columns, sample_weight, labels)
@@ -110,33 +108,46 @@ class BaseMixture(DensityMixin, BaseEstimator):
         """Fit, then `predict` the same rows."""
         return self.fit(X, sample_weight=sample_weight).predict(X)
 
-    def _check_columns(self, X: Any, reset: bool) -> tuple[str, ...]:
-        """Column names of a table; checks them against those of the fit, as scikit-learn does."""
-        if is_dask_frame(X):
-            names = tuple(str(c) for c in X.columns) if hasattr(X, "columns") else (str(X.name),)
-            if reset:
-                self.n_features_in_, self.feature_names_in_ = len(names), np.array(names, dtype=object)
-            return names
-        if hasattr(X, "toarray"):
-            raise TypeError("sparse matrices are not supported: pass a dense array or a dataframe")
-        names = open_source(X).columns
+    def _take_names(self, X: Any) -> tuple[str, ...]:
+        """Column names of the table to fit; remembers them as scikit-learn does."""
+        names = column_names(X)
         if not names:
-            raise ConfigurationError(f"0 feature(s) (shape=({len(X)}, 0)) while a minimum of 1 is required.")
-        if isinstance(X, pd.DataFrame) or (
-            not hasattr(X, "__arrow_c_stream__") and not isinstance(X, (str, os.PathLike, pd.Series))
-        ):
-            table = X if isinstance(X, pd.DataFrame) else np.asarray(X)
-            validate_data(self, table, reset=reset, skip_check_array=True)
-        elif reset:
-            self.n_features_in_, self.feature_names_in_ = len(names), np.array(names, dtype=object)
+            raise ConfigurationError(
+                f"the table has 0 feature(s) (shape=({len(X)}, 0)) while a minimum of 1 is required: add columns"
+            )
+        self.n_features_in_ = len(names)
+        if has_names(X):
+            self.feature_names_in_ = np.array(names, dtype=object)
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
         return names
+
+    def _named(self, X: Any) -> Any:
+        """X with the names of the fitted columns: by position where either side has no names, by name otherwise."""
+        check_is_fitted(self)
+        names = column_names(X)
+        if has_names(X) and hasattr(self, "feature_names_in_"):
+            self.model_.schema.design.check(names, "the table")
+            return X
+        if len(names) != self.n_features_in_:
+            raise ConfigurationError(
+                f"X has {len(names)} features, but {type(self).__name__} is expecting {self.n_features_in_} features as input: "
+                "give the columns that were fitted"
+            )
+        if has_names(X):
+            return renamed(X, [f"x{j}" for j in range(len(names))])
+        if hasattr(self, "feature_names_in_"):
+            return pd.DataFrame(np.asarray(X), columns=self.feature_names_in_)
+        return X
 
     def _check_labels(self, labels: Any) -> None:
         if is_dask_frame(labels):
             return
         array = np.asarray(labels)
-        if array.min() < 0 or array.max() >= self.n_components:
-            raise ConfigurationError("init labels must be integers from 0 to n_components - 1")
+        if array.dtype.kind in "iub" and set(np.unique(array).tolist()) != set(range(self.n_components)):
+            raise ConfigurationError(
+                "init labels must be integers from 0 to n_components - 1, and each component needs at least one row"
+            )
 
     def _has_given(self) -> bool:
         return any(
@@ -227,27 +238,22 @@ class BaseMixture(DensityMixin, BaseEstimator):
 
     def _log_likelihood(self, X: Any, sample_weight: Any) -> tuple[float, float]:
         """Weighted total log density, and the total weight."""
-        check_is_fitted(self)
-        self._check_columns(X, reset=False)
-        columns = self.model_.schema.design.columns
-        source, weight, _ = to_source(
-            X, columns if not isinstance(sample_weight, str) else (*columns, sample_weight), sample_weight, None
-        )
-        self.model_.schema.design.check(source.columns, source.where)
+        X = self._named(X)
+        design = self.model_.schema.design
+        columns = (*design.columns, sample_weight) if isinstance(sample_weight, str) else design.columns
+        source, weight, _ = to_source(X, columns, sample_weight, None)
         with open_executor(self.executor, lazy_table=is_dask_frame(X)) as executor:
             total = executor.reduce(source.pieces, partial(_weighted_density, self.model_, weight))
         return float(total[0]), float(total[1])
 
     def _score(self, X: Any, function: Any, names: list[str] | str) -> Any:
-        check_is_fitted(self)
-        available = self._check_columns(X, reset=False)
-        columns = self.model_.schema.design.columns
-        self.model_.schema.design.check(available, "the table")
-        own = partial(function, self.model_)
+        named = self._named(X)
+        own, columns = partial(function, self.model_), self.model_.schema.design.columns
         if is_dask_frame(X):
-            return score_lazily(X, own, columns, names)
+            return score_lazily(named, own, columns, names)
         with open_executor(self.executor) as executor:
-            return score_rows(X, own, columns, names, executor)
+            values = score_rows(named, own, columns, executor)
+        return like(X, values, names)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

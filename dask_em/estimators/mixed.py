@@ -35,10 +35,9 @@ class MixtureModel(BaseMixture):
 
     Attributes
     ----------
-    means_, covariances_ : of the gaussian columns, (k, d) and (k, d, d)
-    category_probabilities_ : {column: DataFrame (k, levels)}
+    means_, covariances_ : (k, d) and (k, d, d) of the gaussian columns; absent, like rates_, where there are none
     rates_ : (k, d) of the Poisson columns
-    success_probabilities_ : (k, d) of the binomial columns
+    probabilities_ : {column: DataFrame (k, levels)} of the categorical columns, {column: (k,)} of the binomial ones
     {fitted}
     """
 
@@ -95,6 +94,14 @@ class MixtureModel(BaseMixture):
 
     def _publish(self, model: FittedMixture) -> None:
         super()._publish(model)
-        self.means_, self.covariances_ = model.means, model.covariances
-        self.category_probabilities_ = probability_frames(model)
-        self.rates_, self.success_probabilities_ = model.rates, model.success_probabilities
+        for name in ("means_", "covariances_", "rates_", "probabilities_"):
+            if hasattr(self, name):
+                delattr(self, name)
+        design, chances = model.schema.design, model.success_probabilities
+        if design.gaussian:
+            self.means_, self.covariances_ = model.means, model.covariances
+        if design.poisson:
+            self.rates_ = model.rates
+        self.probabilities_: dict[str, Any] = dict(probability_frames(model))
+        if chances is not None:
+            self.probabilities_ |= {name: p for (name, _), p in zip(design.binomial, chances.T)}

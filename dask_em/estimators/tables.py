@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -42,7 +43,7 @@ def to_source(
     else:
         source = open_source(X)
         if extra:
-            source = with_columns(source, **{name: _vector(v, X, name) for name, v in extra.items()})
+            source = with_columns(source, **{name: _vector(v, source, name) for name, v in extra.items()})
     return source, weight_name, labels_name
 
 
@@ -63,54 +64,75 @@ def _dask_source(X: Any, columns: tuple[str, ...] | None, extra: dict[str, Any])
     return Source(names, frame_pieces(frame, partial(FramePiece, names=names)))
 
 
-def _vector(values: Any, X: Any, name: str) -> NDArray[Any]:
+def _vector(values: Any, source: Source, name: str) -> NDArray[Any]:
     """One number for each row of a table in memory."""
     what = "sample_weight" if name == WEIGHT else "init"
     array = np.asarray(values)
     if array.ndim != 1:
-        raise ConfigurationError(f"{what} must be one-dimensional, one entry a row")
-    n = _n_rows(X)
-    if n is None:
-        raise ConfigurationError(f"{what} of a table in files must be the name of a column")
-    if len(array) != n:
-        raise ConfigurationError(f"{what} has {len(array)} entries for {n} rows: give one entry a row")
-    if name == LABELS and (array.dtype.kind not in "iub"):
-        raise ConfigurationError("init labels must be integers from 0 to n_components - 1")
+        raise ConfigurationError(f"{what} must be one-dimensional: give one entry a row")
+    if source.n_rows is None:
+        raise ConfigurationError(f"{what} of a table in files must be given as the name of one of its columns")
+    if len(array) != source.n_rows:
+        raise ConfigurationError(f"{what} has {len(array)} entries for {source.n_rows} rows: give one entry a row")
+    if name == LABELS and array.dtype.kind not in "iub":
+        raise ConfigurationError("init must be 'kmeans++', 'random', or integer labels from 0 to n_components - 1")
     if array.dtype.kind not in "iufb":
-        raise DataError(f"{what} must be numeric")
+        raise DataError(f"{what} is not numeric: give numbers that are 0 or more")
     return array
 
 
-def _n_rows(X: Any) -> int | None:
-    return len(X) if hasattr(X, "__len__") and not isinstance(X, str) else getattr(X, "num_rows", None)
+def has_names(X: Any) -> bool:
+    """Whether the columns of a table have names of their own, as opposed to positions."""
+    if isinstance(X, pd.DataFrame):
+        return all(isinstance(c, str) for c in X.columns)
+    return is_dask_frame(X) or isinstance(X, (str, os.PathLike, pd.Series)) or hasattr(X, "__arrow_c_stream__")
+
+
+def column_names(X: Any) -> tuple[str, ...]:
+    """Column names of any table; x0, x1, ... for arrays."""
+    if hasattr(X, "toarray"):
+        raise TypeError("sparse matrices are not supported: pass a dense array or a dataframe")
+    if is_dask_frame(X):
+        return tuple(str(c) for c in X.columns) if hasattr(X, "columns") else (str(X.name),)
+    return open_source(X).columns
+
+
+def renamed(X: Any, names: list[str]) -> Any:
+    """A table with other column names; the data are not copied."""
+    if isinstance(X, (pd.DataFrame, pd.Series)):
+        frame = X if isinstance(X, pd.DataFrame) else X.to_frame()
+        return frame.set_axis(names, axis=1)
+    if is_dask_frame(X):
+        return X.rename(columns=dict(zip(X.columns, names)))
+    source = open_source(X)
+    if source.n_rows is None:
+        raise ConfigurationError(
+            "a model that was fitted without column names cannot score files: fit it on named columns"
+        )
+    return pa.concat_tables([p.read(source.columns) for p in source.pieces]).rename_columns(names)
 
 
 def score_rows(
-    X: Any,
-    function: Callable[[pa.Table], NDArray[Any]],
-    columns: tuple[str, ...],
-    names: list[str] | str,
-    executor: Executor,
-) -> Any:
-    """Apply a function of rows and give back the kind of thing that was given.
+    X: Any, function: Callable[[pa.Table], NDArray[Any]], columns: tuple[str, ...], executor: Executor
+) -> NDArray[Any]:
+    """A function of rows, from an Arrow table of `columns` to an (n,) or (n, m) array, for a table that is not lazy."""
+    parts = executor.map(open_source(X).pieces, partial(_score_piece, function, columns))
+    return np.concatenate(parts) if parts else function(_no_rows(columns))
 
-    pandas in, pandas out with its index; Arrow in, Arrow out; arrays and paths give an array.
 
-    Parameters
-    ----------
-    function : from an Arrow table of `columns` to an (n,) or (n, m) array
-    names : name of the result, or names of its columns
-    """
-    source = open_source(X)
-    parts = executor.map(source.pieces, partial(_score_piece, function, columns))
-    values = np.concatenate(parts) if parts else function(pa.table({c: pa.array([], pa.null()) for c in columns}))
+def like(X: Any, values: NDArray[Any], names: list[str] | str) -> Any:
+    """Values in the kind of container that X is: pandas with its index, Arrow, or else an array."""
     if isinstance(X, (pd.DataFrame, pd.Series)):
         return _like_pandas(values, X.index, names)
     if isinstance(X, pa.Table):
-        if values.ndim == 1:
-            return pa.array(values)
-        return pa.table({name: pa.array(v) for name, v in zip(names, values.T)})
+        return (
+            pa.array(values) if values.ndim == 1 else pa.table({name: pa.array(v) for name, v in zip(names, values.T)})
+        )
     return values
+
+
+def _no_rows(columns: tuple[str, ...]) -> pa.Table:
+    return pa.table({c: pa.array([], pa.null()) for c in columns})
 
 
 def score_lazily(
@@ -119,9 +141,8 @@ def score_lazily(
     """The same for a Dask dataframe: a lazy Dask result with its partitions."""
     from dask_em.execution.dask import map_frame
 
-    empty = function(pa.table({c: pa.array([], pa.null()) for c in columns}))
     frame = X.to_frame() if not hasattr(X, "columns") else X
-    meta = _like_pandas(empty, pd.RangeIndex(0), names)
+    meta = _like_pandas(function(_no_rows(columns)), pd.RangeIndex(0), names)
     return map_frame(frame, partial(_score_frame, function, columns, names), meta)
 
 

@@ -254,15 +254,15 @@ def build(problem: Problem, **settings: Any) -> Any:
 
 def reported(model: Any, columns: list[str]) -> Params:
     """The fitted attributes as the oracle's parameters."""
-    table = getattr(model, "probabilities_", None)
     is_coin = isinstance(model, BinomialMixture)
+    tables = {} if is_coin else getattr(model, "category_probabilities_", getattr(model, "probabilities_", {}))
     return Params(
         model.weights_,
         getattr(model, "means_", None),
         getattr(model, "covariances_", None),
-        tuple(table[c].to_numpy() for c in columns if c in table) if table is not None and not is_coin else (),
+        tuple(tables[c].to_numpy() for c in columns if c in tables),
         getattr(model, "rates_", None),
-        np.reshape(table, (-1, 1)) if is_coin else None,
+        np.reshape(model.probabilities_, (-1, 1)) if is_coin else None,
     )
 
 

@@ -30,8 +30,8 @@ Array = NDArray[np.float64]
 def table(n: int, d: int, k: int) -> Array:
     """Overlapping clouds, so that twenty updates are far from enough."""
     rng = np.random.default_rng(n + 10 * d + k)
-    centres = 1.5 * rng.standard_normal((k, d))
-    roots = 0.6 * rng.standard_normal((k, d, d)) + np.eye(d)
+    centres = rng.standard_normal((k, d))
+    roots = 0.3 * rng.standard_normal((k, d, d)) + np.eye(d)
     component = rng.integers(0, k, n)
     noise = np.einsum("nij,nj->ni", roots[component], rng.standard_normal((n, d)))
     return np.asarray(np.round((centres[component] + noise) * MILLION) / MILLION)

@@ -1,0 +1,40 @@
+# One verb each. Needs Python 3.11+, git and make; everything else goes into .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test lint schema constraints up help
+
+help: ## List the verbs
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: $(READY) ## Segment real customers and run the textbook's coins, into output/
+	rm -rf output/customer_segmentation output/coin_flips
+	$(BIN)/dask-em run conf/customer_segmentation.yaml
+	$(BIN)/dask-em run conf/coin_flips.yaml
+
+test: $(READY) ## Run the tests
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+lint: $(READY) ## Check style, types and spelling
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/codespell
+
+schema: $(READY) ## Renew the JSON Schema of job files
+	$(BIN)/dask-em schema > conf/job.schema.json
+
+constraints: $(READY) ## Renew the pinned versions
+	$(BIN)/uv pip compile --universal --all-extras --no-header --upgrade pyproject.toml -o constraints.txt
+
+up: ## Start a scheduler and workers in containers
+	docker compose up
+
+# The stamp is younger than what it was made from, so set-up runs again only when one of the two changed.
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e ".[dev]"
+	touch $@

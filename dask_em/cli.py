@@ -1,0 +1,279 @@
+"""The command `dask-em`, also reachable as `dask em`: run a job, score a table, inspect a model, check a job file.
+
+Results go to stdout, everything else to stderr; every outcome has its own exit code (dask_em/errors.py), so that a scheduler can
+decide about a retry. It must start fast: heavy imports happen inside the verbs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import click
+
+from dask_em.errors import DaskEMError, NotConvergedError, TryAgainError
+
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived: unwind, so that unfinished output is removed."""
+
+
+class Group(click.Group):
+    """A group whose verbs end with a sentence and an exit code, whoever invokes it."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            with _sigterm_raises(), _one_line_warnings():
+                return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
+            raise
+        except KeyboardInterrupt:
+            _say("error", "interrupted")
+            ctx.exit(INTERRUPTED)
+        except Terminated:
+            _say("error", "terminated")
+            ctx.exit(TERMINATED)
+        except Exception as error:
+            if ctx.params.get("traceback") or os.environ.get("DASK_EM_TRACEBACK", "0") != "0":
+                traceback.print_exc(file=sys.stderr)
+            ctx.exit(_explain(error))
+
+
+@click.group(name="em", cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--traceback", is_flag=True, help="Show where an error came from (also DASK_EM_TRACEBACK=1).")
+@click.version_option(package_name="dask-em", prog_name="dask-em")
+def em(traceback: bool) -> None:
+    """Expectation-Maximization on dataframes."""
+
+
+set_option = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting, such as level=basket."
+)
+scheduler_option = click.option("--scheduler", metavar="ADDRESS", help="Work on the cluster of this Dask scheduler.")
+
+
+@em.command()
+@click.argument("conf", type=click.Path())
+@set_option
+@scheduler_option
+@click.option("--output", type=click.Choice(["text", "json"]), default="text", help="Form of the results on stdout.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--strict", is_flag=True, help="Exit with 3 if the fit did not converge.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def run(
+    conf: str, overrides: tuple[str, ...], scheduler: str | None, output: str, dry_run: bool, strict: bool, quiet: bool
+) -> None:
+    """Run the job that CONF describes."""
+    config = _load_job(conf, overrides, scheduler)
+    _check_vacant(config.output)
+    pipeline = importlib.import_module(f"pipelines.{config.pipeline}")
+    if dry_run:
+        _print_facts(pipeline.plan(config), output)
+        return
+    with _progress(quiet) as progress:
+        facts = pipeline.run(config, progress=progress)
+    _print_facts(facts, output)
+    if strict and facts.get("converged") is False:
+        raise NotConvergedError("the fit did not converge: raise max_iter or n_init, or loosen tol")
+
+
+@em.command()
+@click.argument("model", type=click.Path())
+@click.argument("input", type=click.Path())
+@click.argument("output", type=click.Path())
+@click.option("--key", metavar="COLUMN", help="Column of INPUT that names a row, kept in OUTPUT.")
+@scheduler_option
+def predict(model: str, input: str, output: str, key: str | None, scheduler: str | None) -> None:
+    """Score every row of the table INPUT with MODEL, into the Parquet folder OUTPUT."""
+    _check_vacant(output)
+    from dask_em.scoring import write_scores
+
+    write_scores(model, input, output, key=key, executor=scheduler)
+
+
+@em.command()
+@click.argument("model", type=click.Path())
+def inspect(model: str) -> None:
+    """Describe a saved MODEL."""
+    from dask_em import load
+
+    click.echo(load(model).summary())
+
+
+@em.command()
+@click.argument("conf", type=click.Path())
+@set_option
+def validate(conf: str, overrides: tuple[str, ...]) -> None:
+    """Check the job file CONF, without running it."""
+    config = _load_job(conf, overrides, None)
+    click.echo(f"{conf}: a valid {config.pipeline} job")
+
+
+@em.command()
+def schema() -> None:
+    """Print the JSON Schema of job files."""
+    from dask_em.config import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
+def main() -> None:
+    """Entry point of the command `dask-em`."""
+    em(prog_name="dask-em")
+
+
+def _load_job(conf: str, overrides: tuple[str, ...], scheduler: str | None) -> Any:
+    from dask_em.config import Job, load
+
+    cluster = {"cluster.executor": "dask", "cluster.scheduler": scheduler} if scheduler else {}
+    job: Any = Job
+    return load(conf, job, overrides, flags={"--scheduler": cluster})
+
+
+def _check_vacant(folder: str) -> None:
+    # The sinks refuse too, but only after the table was read: refuse before any work.
+    from dask_em.data.sinks import check_vacant
+
+    check_vacant(folder)
+
+
+# Errors and signals
+
+
+def _say(kind: str, message: str) -> None:
+    for line in message.splitlines():
+        click.echo(f"dask-em: {kind}: {line}", err=True)
+
+
+def _explain(error: Exception) -> int:
+    """Say what went wrong; the exit code that it means."""
+    if isinstance(error, DaskEMError):
+        _say("error", str(error))
+        return error.exit_code
+    name = type(error).__name__
+    if _cluster_failed(error):
+        _say("error", f"the cluster was lost or cannot be reached ({name}): check the scheduler, then run this again")
+        return TryAgainError.exit_code
+    _say("error", f"this is a bug ({name}): run again with DASK_EM_TRACEBACK=1 to see where, and report it")
+    return DaskEMError.exit_code
+
+
+def _cluster_failed(error: Exception) -> bool:
+    """Whether Dask's own machinery raised, rather than a task of ours on a worker or a file of the user."""
+    if isinstance(error, (ConnectionError, TimeoutError)) or type(error).__module__.startswith("distributed"):
+        return True
+    end = error.__traceback__
+    while end is not None and end.tb_next is not None:
+        end = end.tb_next
+    where = str(end.tb_frame.f_globals.get("__name__", "")) if end is not None else ""
+    return isinstance(error, OSError) and where.startswith("distributed")
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _one_line_warnings() -> Iterator[None]:
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        _say("warning", str(message))
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
+
+
+# Progress and results
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[Any], None]]:
+    """A callable that shows records with scan, candidates, objective and message on stderr."""
+    if quiet:
+        yield lambda record: None
+    elif not sys.stderr.isatty() or "NO_COLOR" in os.environ:
+        yield lambda record: click.echo(_progress_line(record), err=True)
+    else:
+        from rich.console import Console
+        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("starting")
+            yield lambda record: bar.update(task, description=_progress_line(record))
+
+
+def _progress_line(record: Any) -> str:
+    """The record's own words, else its facts."""
+    return str(record.message or f"scan {record.scan}  {record.candidates} candidates  objective {record.objective}")
+
+
+def _print_facts(facts: dict[str, Any], form: str) -> None:
+    plain = _plain(facts)
+    click.echo(json.dumps(plain, allow_nan=False) if form == "json" else "\n".join(_text(plain)))
+
+
+def _plain(value: Any) -> Any:
+    """Only what JSON knows: NumPy scalars and arrays as numbers and lists, what is not finite as null, paths as text."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if abs(value) < float("inf") else None
+    return value if value is None or isinstance(value, (bool, int, str)) else os.fspath(value)
+
+
+def _text(facts: dict[str, Any], indent: str = "") -> Iterator[str]:
+    """Facts as lines: a name and a value, lists of records as small tables."""
+    width = max(map(len, facts), default=0)
+    for name, value in facts.items():
+        if isinstance(value, dict) and value:
+            yield f"{indent}{name}"
+            yield from _text(value, indent + "  ")
+        elif isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
+            yield f"{indent}{name}"
+            yield from _table(value, indent + "  ")
+        else:
+            yield f"{indent}{name:<{width}}  {_cell(value)}"
+
+
+def _table(rows: list[dict[str, Any]], indent: str) -> Iterator[str]:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [names, *([_cell(row.get(name)) for name in names] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for line in cells:
+        yield indent + "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.8g}"
+    return ", ".join(map(_cell, value)) if isinstance(value, list) else str(value)

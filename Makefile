@@ -21,7 +21,7 @@ lint: $(READY) ## Check style, types and spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/codespell
+	$(BIN)/codespell --ignore-words-list ouput,tabel,gausian dask_em pipelines tests conf docs README.md
 
 schema: $(READY) ## Renew the JSON Schema of job files
 	$(BIN)/dask-em schema > conf/job.schema.json

@@ -218,6 +218,7 @@ def test_what_the_coins_refuse(mistakes, change, complaint):
         ("a: [1\n", "job.yaml:2:1: is not valid YAML (expected ',' or ']', but got '<stream end>')"),
         ("a: 1\n--- \nb: 2\n", "job.yaml:2:1: is not valid YAML (but found another document)"),
         ("[" * 60 + "]" * 60, "job.yaml:1:51: nested deeper than 50 levels: flatten it"),
+        ("a: \x07\n", "job.yaml:1:1: is not valid YAML (it holds characters that YAML forbids)"),
         ("", "job.yaml:1:1: must be a mapping of keys to values"),
         ("- 1\n", "job.yaml:1:1: must be a mapping of keys to values"),
     ],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numbers
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +19,7 @@ from dask_em import fitting
 from dask_em.data.profile import weighted_rows
 from dask_em.data.schema import Design, Schema
 from dask_em.em import seeding
-from dask_em.em.loop import Candidate
+from dask_em.em.loop import Candidate, Progress
 from dask_em.errors import ConfigurationError
 from dask_em.estimators.tables import column_names, has_names, like, renamed, score_lazily, score_rows, to_source
 from dask_em.execution.choose import is_dask_frame, open_executor
@@ -81,14 +83,29 @@ class BaseMixture(DensityMixin, BaseEstimator):
         DataError, ConfigurationError
             In one sentence: what is wrong, where, and the remedy.
         """
+        k = _number("n_components", self.n_components, numbers.Integral)
+        found = self.fit_candidates(X, [k], sample_weight=sample_weight)
+        return self.adopt(found, found.best(k), keep_order=self._has_given() or self._labels() is not None)
+
+    def fit_candidates(
+        self,
+        X: Any,
+        n_components: Sequence[int],
+        *,
+        sample_weight: Any = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> fitting.Fit:
+        """Fit n_init starts for every number of components, all in the same scans, without taking one over.
+
+        This is what `fit` and the search over models stand on; `adopt` takes a candidate over.
+        """
         names = self._take_names(X)
-        labels = None if self.init is None or isinstance(self.init, str) else self.init
+        labels, given = self._labels(), self._has_given()
         design = self._design(names)
-        source, weight, label_column = to_source(X, design.columns, sample_weight, labels)
+        columns = (*design.columns, sample_weight) if isinstance(sample_weight, str) else design.columns
+        source, weight, label_column = to_source(X, columns, sample_weight, labels)
         if labels is not None:
             self._check_labels(labels)
-        design = Design(**{**vars(design), "weight": weight, "labels": label_column})
-        given = self._has_given()
         settings = fitting.Settings(
             prior=self.prior,  # type: ignore[arg-type]
             tol=_number("tol", self.tol, numbers.Real),
@@ -99,10 +116,13 @@ class BaseMixture(DensityMixin, BaseEstimator):
             given=partial(self._start, k=self.n_components) if given else None,
             **self._settings(),
         )
-        k = _number("n_components", self.n_components, numbers.Integral)
+        design = replace(design, weight=weight, labels=label_column)
         with open_executor(self.executor, lazy_table=is_dask_frame(X)) as executor:
-            found = fitting.fit(source, design, settings, [k], executor)
-        return self._adopt(found, found.best(k), keep_order=given or labels is not None)
+            return fitting.fit(source, design, settings, n_components, executor, on_progress)
+
+    def _labels(self) -> Any:
+        """The labels that `init` holds, or None."""
+        return None if self.init is None or isinstance(self.init, str) else self.init
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Fit, then `predict` the same rows."""
@@ -172,7 +192,7 @@ class BaseMixture(DensityMixin, BaseEstimator):
                 raise ConfigurationError("weights_init must be shares that are not negative and sum to 1")
         return Parameters(weights / weights.sum(), self._given_parts(schema, start.parts))
 
-    def _adopt(self, found: fitting.Fit, candidate: Candidate, keep_order: bool) -> Any:
+    def adopt(self, found: fitting.Fit, candidate: Candidate, *, keep_order: bool = False) -> Any:
         """Take over a fitted candidate."""
         model = found.fitted(candidate)
         if not keep_order:
@@ -277,7 +297,7 @@ def _density(model: FittedMixture, table: pa.Table) -> NDArray[np.float64]:
 
 
 def _weighted_density(model: FittedMixture, weight: str | None, piece: Any) -> NDArray[np.float64]:
-    design = Design(**{**vars(model.schema.design), "weight": weight, "labels": None})
+    design = replace(model.schema.design, weight=weight, labels=None)
     table, weights = weighted_rows(piece.read(design.columns), design)
     return np.array([weights @ model.score(table)[1], weights.sum()])
 

@@ -88,6 +88,8 @@ EITHER = (ConfigurationError, DataError)
 DATA_CASES: dict[str, Case] = {
     "text among numbers": Case(DataError, "spend", PLAIN, lambda: numbers(spend=spoilt("spend", TEXT))),
     "a text column": Case(DataError, "age", PLAIN, lambda: numbers(age=[TEXT] * ROWS)),
+    "a cell that is no number": Case(DataError, "spend", PLAIN, lambda: numbers(spend=spoilt("spend", {TEXT: NUMBER}))),
+    "lists": Case(DataError, "age", PLAIN, lambda: numbers(age=[[NUMBER, 1.0]] * ROWS)),
     "dates": Case(DataError, "age", PLAIN, lambda: numbers(age=pd.date_range("2026-01-01", periods=ROWS))),
     "infinity": Case(DataError, "spend", PLAIN, lambda: numbers(spend=spoilt("spend", np.inf))),
     "minus infinity": Case(DataError, "age", PLAIN, lambda: numbers(age=spoilt("age", -np.inf))),
@@ -278,6 +280,13 @@ def test_fit_refuses_infinity_in_an_array(capfd: pytest.CaptureFixture[str]) -> 
     X = numbers().to_numpy(copy=True)
     X[3, 1] = np.inf
     expect(DataError, "1", lambda: GaussianMixture(2).fit(X), capfd)
+
+
+@pytest.mark.parametrize("cell", [TEXT, {TEXT: NUMBER}])
+def test_fit_refuses_what_is_no_number_in_an_array(cell: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    X = numbers().to_numpy(dtype=object, copy=True)
+    X[3, 1] = cell
+    expect(DataError, "column", lambda: GaussianMixture(2).fit(X), capfd)
 
 
 def test_a_failed_fit_leaves_the_earlier_one_alone() -> None:

@@ -255,7 +255,7 @@ def build(problem: Problem, **settings: Any) -> Any:
 def reported(model: Any, columns: list[str]) -> Params:
     """The fitted attributes as the oracle's parameters."""
     is_coin = isinstance(model, BinomialMixture)
-    tables = {} if is_coin else getattr(model, "category_probabilities_", getattr(model, "probabilities_", {}))
+    tables = {} if is_coin else getattr(model, "probabilities_", {})
     return Params(
         model.weights_,
         getattr(model, "means_", None),

@@ -1,0 +1,162 @@
+"""Saved models: a folder with model.json (everything a person may want to read) and arrays.npz (plain arrays).
+
+Nothing in it can run code: JSON floats round-trip exactly, arrays are read with allow_pickle=False, and classes come from a fixed list.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import zipfile
+from dataclasses import asdict, fields
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import dask_em
+from dask_em.data.schema import Design, Schema
+from dask_em.data.sinks import staged
+from dask_em.errors import DataError
+from dask_em.families import Binomial, Categorical, DiagonalGaussian, Family, Gaussian, Poisson
+from dask_em.families.binomial import BinomialParams
+from dask_em.families.categorical import CategoricalParams
+from dask_em.families.diagonal import DiagonalParams
+from dask_em.families.gaussian import GaussianParams
+from dask_em.families.poisson import PoissonParams
+from dask_em.mixture import Mixture, Parameters
+from dask_em.model import FittedMixture
+
+FORMAT = 1
+
+FAMILIES: dict[str, tuple[Any, Any]] = {
+    "gaussian": (Gaussian, GaussianParams),
+    "diagonal_gaussian": (DiagonalGaussian, DiagonalParams),
+    "categorical": (Categorical, CategoricalParams),
+    "poisson": (Poisson, PoissonParams),
+    "binomial": (Binomial, BinomialParams),
+}
+
+ESTIMATORS = ("BinomialMixture", "GaussianMixture", "LatentClassAnalysis", "MixtureModel", "PoissonMixture")
+
+FACTS = ("log_likelihood_", "converged_", "stopped_because_", "n_iter_", "n_scans_", "n_rows_", "sum_of_weights_")
+
+
+def save(estimator: Any, path: str | os.PathLike[str], **notes: Any) -> None:
+    """Save a fitted estimator into a new folder.
+
+    Parameters
+    ----------
+    estimator : a fitted mixture of this package
+    path : folder to make; it must be absent or empty
+    **notes : further plain values to keep beside the model, readable as `estimator.notes_` after loading
+
+    Raises
+    ------
+    OutputError
+        The folder is not empty or cannot be made; nothing is left behind.
+    """
+    model: FittedMixture = estimator.model_
+    settings = {
+        name: value for name, value in estimator.get_params(deep=False).items() if _plain(value) and name != "executor"
+    }
+    document = {
+        "format": FORMAT,
+        "estimator": type(estimator).__name__,
+        "settings": _jsonable(settings),
+        "named_columns": hasattr(estimator, "feature_names_in_"),
+        "columns": _jsonable(list(getattr(estimator, "feature_names_in_", model.schema.design.columns))),
+        "schema": asdict(model.schema),
+        "families": [_family(f) for f in model.mixture.families],
+        "fix_weights": model.mixture.fix_weights,
+        "fit": {name: getattr(estimator, name) for name in FACTS},
+        "notes": _jsonable(notes),
+        "versions": {"dask_em": dask_em.__version__, "numpy": np.__version__, "python": platform.python_version()},
+    }
+    arrays = {"weights": model.parameters.weights}
+    for i, part in enumerate(model.parameters.parts):
+        arrays |= {f"part{i}.{f.name}": getattr(part, f.name) for f in fields(part)}
+    with staged(path) as folder:
+        (folder / "model.json").write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        np.savez(folder / "arrays.npz", **arrays)
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """Load a saved estimator.
+
+    Returns
+    -------
+    estimator : of the class that was saved, fitted; `history_` is not kept
+
+    Raises
+    ------
+    DataError
+        The folder holds no model, or one that cannot be read.
+    """
+    folder = Path(path)
+    try:
+        document = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        with np.load(folder / "arrays.npz", allow_pickle=False) as stored:
+            arrays = dict(stored)
+    except FileNotFoundError:
+        raise DataError(f"{folder} holds no saved model: give the folder that has model.json and arrays.npz") from None
+    except (OSError, ValueError, zipfile.BadZipFile):
+        raise DataError(f"the model in {folder} is damaged: save it again") from None
+    if document.get("format") != FORMAT or document.get("estimator") not in ESTIMATORS:
+        raise DataError(f"the model in {folder} was saved by another version of dask_em: save it again with this one")
+    try:
+        return _rebuild(document, arrays)
+    except (KeyError, TypeError, ValueError, IndexError):
+        raise DataError(f"the model in {folder} is damaged: save it again") from None
+
+
+def _rebuild(document: dict[str, Any], arrays: dict[str, Any]) -> Any:
+    stored = document["schema"]
+    design = Design(**{name: _tuples(value) for name, value in stored["design"].items()})
+    schema = Schema(design, *(_tuples(stored[name]) for name in ("shift", "scale", "levels")))
+    families: list[Family] = []
+    parts = []
+    for i, record in enumerate(document["families"]):
+        settings = {name: _tuples(value) for name, value in record.items() if name != "kind"}
+        family, params = FAMILIES[record["kind"]]
+        families.append(family(**settings))
+        parts.append(params(**{f.name: arrays[f"part{i}.{f.name}"] for f in fields(params)}))
+    mixture = Mixture(tuple(families), None, document["fix_weights"])
+    estimator = getattr(import_module("dask_em.estimators"), document["estimator"])(**document["settings"])
+    estimator.model_ = FittedMixture(schema, mixture, Parameters(arrays["weights"], tuple(parts)))
+    estimator.n_features_in_ = len(document["columns"])
+    if document["named_columns"]:
+        estimator.feature_names_in_ = np.array(document["columns"], dtype=object)
+    for name in FACTS:
+        setattr(estimator, name, document["fit"][name])
+    estimator.notes_ = document["notes"]
+    estimator._publish(estimator.model_)
+    return estimator
+
+
+def _family(family: Any) -> dict[str, Any]:
+    kind = next(name for name, (own, _) in FAMILIES.items() if isinstance(family, own))
+    return {"kind": kind, **{f.name: getattr(family, f.name) for f in fields(family)}}
+
+
+def _plain(value: Any) -> bool:
+    """Whether a setting is worth keeping: starting arrays and generators are not."""
+    if isinstance(value, dict):
+        return all(_plain(v) for v in value.values())
+    if isinstance(value, (list, tuple)):
+        return all(_plain(v) for v in value)
+    return value is None or isinstance(value, (str, bool, int, float, np.integer, np.floating))
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _jsonable(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(v) for v in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value

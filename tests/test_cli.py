@@ -12,7 +12,11 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+
+import dask_em
 
 BIN = Path(sys.executable).parent
 
@@ -271,6 +275,19 @@ def test_validate_says_yes_or_where_not(finished):
     assert finished("validate", "coins.yaml") == (0, "coins.yaml: a valid coin_flips job\n", "")
     code, _, stderr = finished("validate", "coins.yaml", "--set", "output=3")
     assert (code, stderr) == (2, "dask-em: error: --set output: must be a valid string\n")
+
+
+def test_predict_writes_what_the_model_says(finished, tmp_path):
+    centre = np.repeat([0.0, 10.0], 20)
+    table = pd.DataFrame({"id": np.arange(40) + 2**60, "x": centre + np.linspace(-1, 1, 40)})
+    table.to_csv(tmp_path / "table.csv", index=False)
+    model = dask_em.GaussianMixture(2, random_state=0).fit(table[["x"]])
+    dask_em.save(model, tmp_path / "model")
+    code, stdout, stderr = finished("predict", "model", "table.csv", "scored", "--key", "id")
+    assert (code, stderr) == (0, "")
+    assert "rows      40" in stdout.splitlines()
+    scored = pd.read_parquet(tmp_path / "scored").set_index("id")
+    assert scored["segment"].reindex(table["id"]).tolist() == model.predict(table[["x"]]).tolist()
 
 
 def test_a_model_that_is_not_there_is_no_bug(finished):

@@ -1,0 +1,44 @@
+"""python -m bench WORKLOAD: print a table, write bench/results/WORKLOAD.json."""
+
+from __future__ import annotations
+
+import os
+
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+import click  # noqa: E402
+
+
+@click.group()
+def main() -> None:
+    """Benchmarks of dask_em, each beside the tool that people would use instead."""
+
+
+@main.command()
+@click.option("--rows", default=1_000_000)
+@click.option("--dim", default=10)
+@click.option("--k", default=8)
+@click.option("--missing", default=0.0, help="share of missing cells; measured beside the complete table")
+@click.option("--executor", type=click.Choice(["local", "dask"]), default="local")
+@click.option("--workers", default=2)
+def gmm(rows: int, dim: int, k: int, missing: float, executor: str, workers: int) -> None:
+    """Seconds per iteration of a full-covariance mixture, beside scikit-learn."""
+    from bench.gmm import run
+
+    run(rows, dim, k, missing, executor, workers)
+
+
+@main.command("gmm-memory")
+@click.option("--rows", default=1_000_000)
+@click.option("--dim", default=10)
+@click.option("--k", default=8)
+def gmm_memory(rows: int, dim: int, k: int) -> None:
+    """Peak memory of a fit beyond the table and one encoded copy, in MB."""
+    from bench.gmm import memory
+
+    memory(rows, dim, k)
+
+
+if __name__ == "__main__":
+    main()

@@ -43,7 +43,7 @@ DEMOGRAPHICS = (
     "kids_count",
 )
 
-# One line of 98 tins is a large purchase; from 200 on, the quantity of a line is only ever a measure of fuel.
+# The largest purchase of anything else is 144 ears of corn; from 200 on, a quantity is only ever a measure of fuel.
 _FUEL_QUANTITY = 200
 _SUMMER_TIME = (pd.Timestamp("2017-03-12 07:00"), pd.Timestamp("2017-11-05 06:00"))
 _LINE_COLUMNS = [
@@ -194,7 +194,8 @@ def _collect(rolled_up: Any, key: str) -> pd.DataFrame:
 def _measure(lines: pd.DataFrame) -> pd.DataFrame:
     """The additive measures of each till line, and its time on the stores' clock."""
     spend = lines["sales_value"]
-    fuel = (lines["department"] == "FUEL") | (lines["quantity"] >= _FUEL_QUANTITY)
+    # isin, because == would be neither true nor false for the few lines whose product has no department.
+    fuel = lines["department"].isin(["FUEL"]) | (lines["quantity"] >= _FUEL_QUANTITY)
     measures = {
         "household_id": lines["household_id"],
         "basket_id": lines["basket_id"],
@@ -205,7 +206,7 @@ def _measure(lines: pd.DataFrame) -> pd.DataFrame:
         "time": _eastern(lines["transaction_timestamp"]),
     }
     for name, departments in DEPARTMENTS.items():
-        inside = fuel if name == "fuel" else lines["department"].isin(departments) & ~fuel
+        inside = fuel if name == "fuel" else lines["department"].isin(departments)
         measures[name] = spend.where(inside, 0.0)
     return pd.DataFrame(measures)
 

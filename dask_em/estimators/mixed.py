@@ -89,6 +89,11 @@ class MixtureModel(BaseMixture):
             pattern=covariance_model(self.covariance_type) in ("VVV", "EEE"),
         )
 
+    @property
+    def fit_columns(self) -> tuple[str, ...]:
+        """The modelled columns, family by family."""
+        return self._design(()).features
+
     def _settings(self) -> dict[str, Any]:
         return {"covariance_type": self.covariance_type}
 

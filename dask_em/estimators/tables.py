@@ -85,7 +85,7 @@ def has_names(X: Any) -> bool:
     """Whether the columns of a table have names of their own, as opposed to positions."""
     if isinstance(X, pd.DataFrame):
         return all(isinstance(c, str) for c in X.columns)
-    return is_dask_frame(X) or isinstance(X, (str, os.PathLike, pd.Series)) or hasattr(X, "__arrow_c_stream__")
+    return is_dask_frame(X) or isinstance(X, (str, os.PathLike, pd.Series, Source)) or hasattr(X, "__arrow_c_stream__")
 
 
 def column_names(X: Any) -> tuple[str, ...]:

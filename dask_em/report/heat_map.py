@@ -76,8 +76,9 @@ def _rows(column: pd.DataFrame, segments: pd.Index, max_levels: int) -> list[_Ro
     name = str(column["column"].iloc[0])
     if column["level"].isna().all():
         cells = column.set_index("segment").reindex(segments)
-        texts = tuple(_number(value) for value in cells["mean"])
-        return [_Row(name, False, cells["z"].to_numpy(dtype=float), texts)]
+        return [
+            _Row(_short(name), False, cells["z"].to_numpy(dtype=float), _numbers(cells["mean"].to_numpy(dtype=float)))
+        ]
     shares = column.pivot(index="level", columns="segment", values="share").reindex(columns=segments).astype(float)
     lifts = column.pivot(index="level", columns="segment", values="lift").reindex(columns=segments).astype(float)
     kept = _telling(shares, max_levels)
@@ -164,11 +165,11 @@ def _legend(axes: Axes, n_segments: int) -> None:
     axes.figure.legend(swatches, names, loc="outside lower right", ncols=3, fontsize=8.5, labelcolor=MUTED)
 
 
-def _number(value: float) -> str:
-    if np.isnan(value):
-        return ""
-    text = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-    return text.replace("-", "−")
+def _numbers(values: np.ndarray) -> tuple[str, ...]:
+    """The means of one row with the same decimals: three digits for the largest of them."""
+    largest = np.nanmax(np.abs(values), initial=0.0)
+    decimals = int(np.clip(2 - np.floor(np.log10(largest)), 0, 6)) if largest > 0 else 0
+    return tuple("" if np.isnan(value) else f"{value:,.{decimals}f}".replace("-", "−") for value in values)
 
 
 def _share(value: float) -> str:

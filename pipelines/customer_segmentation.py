@@ -1,0 +1,126 @@
+"""Customer segmentation: read, choose k, fit, score every row, describe, report.
+
+One level of a job file names a table, its key, and how its columns are modelled. All numbers of segments, and all starts of each, are
+fitted in the same scans; the smallest BIC is chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dask_em import MixtureModel, choose_n_components, load, save
+from dask_em.config import Cdnow, ClusterConfig, CompleteJourney, Level, SegmentationConfig
+from dask_em.data.sinks import staged
+from dask_em.data.sources import Source, open_source
+from dask_em.errors import ConfigurationError
+from dask_em.execution.base import Executor
+from dask_em.execution.choose import open_executor
+from dask_em.scoring import scorer_of, write_scores
+from dask_em.segments import describe_segments, match_segments
+from pipelines import data
+from pipelines.segment_report import write_report
+
+
+def plan(config: SegmentationConfig) -> dict[str, Any]:
+    """What `run` would do, without reading a row more than the source needs to name its columns."""
+    level = config.levels[config.level]
+    return {
+        "pipeline": config.pipeline,
+        "level": config.level,
+        "source": level.source.kind,
+        "columns": list(_model(level).fit_columns),
+        "n_components": list(level.candidates),
+        "starts": len(level.candidates) * level.model.n_init,
+        "executor": config.cluster.scheduler or config.cluster.executor,
+        "output": config.output,
+        "writes": [
+            "segments/",
+            "segment_sizes.csv",
+            "segment_profile.csv",
+            "bic.csv",
+            "figures/",
+            "report.html",
+            "model/",
+        ],
+    }
+
+
+def run(config: SegmentationConfig, *, progress: Callable[[Any], None]) -> dict[str, Any]:
+    """Segment one level; everything appears under config.output at the end, or nothing does."""
+    level = config.levels[config.level]
+    previous = None if config.match is None else load(config.match)
+    source = table(level)
+    model = _model(level)
+    if previous is not None and set(previous.model_.schema.design.features) != set(model.fit_columns):
+        raise ConfigurationError(
+            f"match: the model in {config.match} has other columns: leave match out, or fit the same columns"
+        )
+    with staged(config.output) as folder, _executor(config.cluster) as executor:
+        selection = choose_n_components(
+            source, model.set_params(executor=executor), level.candidates, on_progress=progress
+        )
+        best = selection.best
+        segments = tuple(range(best.n_components))
+        if previous is not None:
+            segments = match_segments(previous, best, selection.fit.profile.sample)
+        notes = {"segments": segments, "outlier_share": config.outlier_share, "key": level.key, "level": config.level}
+        best.notes_ = notes
+        scored = write_scores(best, source, folder / "segments", key=level.key, executor=executor)
+        described = describe_segments(source, scorer_of(best), selection.fit.profile, executor)
+        save(best, folder / "model", **notes)
+        described.sizes(segments).to_csv(folder / "segment_sizes.csv", index=False)
+        described.table(segments).to_csv(folder / "segment_profile.csv", index=False)
+        selection.table.to_csv(folder / "bic.csv", index=False)
+        write_report(folder, config, selection, segments, described)
+    chosen = selection.table[selection.table["n_components"] == best.n_components].iloc[0]
+    output = Path(config.output)
+    return {
+        "pipeline": config.pipeline,
+        "level": config.level,
+        "rows": scored["rows"],
+        "n_components": best.n_components,
+        "bic": float(chosen["bic"]),
+        "log_likelihood": best.log_likelihood_,
+        "converged": bool(best.converged_),
+        "n_scans": best.n_scans_,
+        "outliers": scored["outliers"],
+        "segments": described.sizes(segments).to_dict("records"),
+        "output": str(output),
+        "report": str(output / "report.html"),
+        "model": str(output / "model"),
+    }
+
+
+def table(level: Level) -> Source:
+    """The table of a level."""
+    source = level.source
+    if isinstance(source, CompleteJourney):
+        frame: pd.DataFrame = data.households() if source.level == "household" else data.baskets()
+        return open_source(frame)
+    if isinstance(source, Cdnow):
+        return open_source(data.cdnow())
+    return open_source(source.path, types=source.types)
+
+
+def _model(level: Level) -> MixtureModel:
+    settings = level.model.model_dump()
+    return MixtureModel(n_components=1, **settings)
+
+
+def _executor(cluster: ClusterConfig) -> AbstractContextManager[Executor]:
+    if cluster.executor == "dask" and cluster.scheduler is None and cluster.n_workers is not None:
+        from dask_em.execution.dask import DaskExecutor
+
+        return _closing(DaskExecutor(n_workers=cluster.n_workers))
+    return open_executor(cluster.scheduler or cluster.executor)
+
+
+def _closing(executor: Any) -> AbstractContextManager[Executor]:
+    from contextlib import closing
+
+    return closing(executor)

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -215,7 +216,7 @@ def _progress(quiet: bool) -> Iterator[Callable[[Any], None]]:
     if quiet:
         yield lambda record: None
     elif not sys.stderr.isatty() or "NO_COLOR" in os.environ:
-        yield lambda record: click.echo(_progress_line(record), err=True)
+        yield _seldom(lambda record: click.echo(_progress_line(record), err=True))
     else:
         from rich.console import Console
         from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -224,6 +225,19 @@ def _progress(quiet: bool) -> Iterator[Callable[[Any], None]]:
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task("starting")
             yield lambda record: bar.update(task, description=_progress_line(record))
+
+
+def _seldom(show: Callable[[Any], None], seconds: float = 2.0) -> Callable[[Any], None]:
+    """Show the first record, the last, and one every few seconds: a log is read by people."""
+    due = 0.0
+
+    def maybe(record: Any) -> None:
+        nonlocal due
+        if time.monotonic() >= due or getattr(record, "done", False):
+            show(record)
+            due = time.monotonic() + seconds
+
+    return maybe
 
 
 def _progress_line(record: Any) -> str:

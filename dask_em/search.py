@@ -54,8 +54,6 @@ def choose_n_components(
     -------
     Selection
     """
-    from sklearn.base import clone
-
     sizes = list(dict.fromkeys(n_components))
     if not sizes:
         raise ConfigurationError("n_components is empty: name at least one number to try")
@@ -79,7 +77,7 @@ def choose_n_components(
         )
     table = pd.DataFrame(rows)
     k = int(table.loc[table[criterion].idxmin(), "n_components"])
-    chosen = clone(estimator).set_params(n_components=k)
+    chosen = type(estimator)(**{**estimator.get_params(deep=False), "n_components": k})
     for name in ("n_features_in_", "feature_names_in_"):
         if hasattr(estimator, name):
             setattr(chosen, name, getattr(estimator, name))

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from dask_em.config import SegmentationConfig
@@ -24,10 +23,10 @@ def write_report(
     folder: Path, config: SegmentationConfig, selection: Selection, segments: Sequence[int], described: SegmentSums
 ) -> None:
     """Write the figures and report.html into a folder."""
-    best, profile = selection.best, described.table(segments)
+    best = selection.best
     drawn = {
         "bic": figures.criterion_curve(selection.table, best.n_components),
-        "segment_profile": segment_heat_map(profile),
+        "segment_profile": segment_heat_map(described.table(segments)),
         "objective": _trace(selection),
     }
     scatter = _scatter(selection, segments)
@@ -36,7 +35,7 @@ def write_report(
     (folder / "figures").mkdir()
     for name, svg in drawn.items():
         (folder / "figures" / f"{name}.svg").write_text(svg, encoding="utf-8")
-    page.write(folder / "report.html", page.render(*_texts(config, selection, described, segments, profile, drawn)))
+    page.write(folder / "report.html", page.render(*_texts(config, selection, described, segments, drawn)))
 
 
 def _texts(
@@ -44,7 +43,6 @@ def _texts(
     selection: Selection,
     described: SegmentSums,
     segments: Sequence[int],
-    profile: pd.DataFrame,
     drawn: dict[str, str],
 ) -> tuple[str, str, list[page.Section]]:
     best, sizes = selection.best, described.sizes(segments)
@@ -65,7 +63,7 @@ def _texts(
             "What sets them apart",
             ["Means and shares of each segment, coloured by how far they are from those of all rows."],
             figure=drawn["segment_profile"],
-            caption="Numbers that rest on fewer than ten rows are left out.",
+            caption="Numbers that rest on fewer than ten rows are left out. segment_profile.csv has all levels.",
         ),
     ]
     if "scatter" in drawn:
@@ -97,12 +95,6 @@ def _texts(
                 "Missing cells were used as missing: no row was dropped and no cell was filled.",
             ],
             figure=drawn["objective"],
-        ),
-        page.Section(
-            "All numbers",
-            ["The same table is in segment_profile.csv."],
-            table=profile.drop(columns="size"),
-            formats={"missing": ".1%", "share": ".1%", "lift": ".2f", "z": "+.2f"},
         ),
     ]
     return "Customer segments", f"level {config.level}, {best.n_components} segments of {rows:,} rows", sections

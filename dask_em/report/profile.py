@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dask_em.errors import DataError
 
-MINIMUM_ROWS = 9
+MINIMUM_ROWS = 10
 COLUMNS = ["column", "level", "segment", "size", "missing", "mean", "median", "share", "overall", "lift", "z"]
 
 Floats = NDArray[np.float64]

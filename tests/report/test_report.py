@@ -17,7 +17,7 @@ from dask_em.report import canvas as sheet
 
 mpl = pytest.importorskip("matplotlib", reason="needs the extra report")
 
-HOSTILE = "<script>alert('x')</script> \"quoted\" $\\frac{1}{2 & --> ]]> </svg>"
+HOSTILE = "<script>alert('x')</script> \"quoted\" $\\frac{1}{2$ & --> ]]> </svg>"
 
 
 @pytest.fixture(scope="module")

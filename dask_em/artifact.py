@@ -75,7 +75,7 @@ def save(estimator: Any, path: str | os.PathLike[str], **notes: Any) -> None:
         "notes": _jsonable(notes),
         "versions": {"dask_em": dask_em.__version__, "numpy": np.__version__, "python": platform.python_version()},
     }
-    arrays = {"weights": model.parameters.weights}
+    arrays: dict[str, Any] = {"weights": model.parameters.weights}
     for i, part in enumerate(model.parameters.parts):
         arrays |= {f"part{i}.{f.name}": getattr(part, f.name) for f in fields(part)}
     with staged(path) as folder:

@@ -184,16 +184,15 @@ def make_schema(design: Design, found: Profile) -> Schema:
 
 def make_mixture(schema: Schema, found: Profile, settings: Settings) -> Mixture:
     """The families of a design, with the margins that the weak prior leans on."""
-    design, families = schema.design, []
+    design = schema.design
+    families: list[Family] = []
     prior = WEAK if settings.prior == "weak" else 0.0
-    family: Family
     if design.gaussian:
         model = covariance_model(settings.covariance_type)
         if model in ("VVV", "EEE"):
-            family = Gaussian(model, len(design.gaussian), prior)  # type: ignore[arg-type]
+            families.append(Gaussian(model, len(design.gaussian), prior))  # type: ignore[arg-type]
         else:
-            family = DiagonalGaussian(model, schema.scale, prior)  # type: ignore[arg-type]
-        families.append(family)
+            families.append(DiagonalGaussian(model, schema.scale, prior))  # type: ignore[arg-type]
     if design.categorical:
         shares: list[float] = []
         for name, levels in zip(design.categorical, schema.levels):

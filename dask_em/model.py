@@ -109,7 +109,8 @@ class FittedMixture:
         components = np.sort(
             rng.choice(self.n_components, size=n, p=self.parameters.weights / self.parameters.weights.sum())
         )
-        design, out = self.schema.design, {}
+        design = self.schema.design
+        out: dict[str, Any] = {}
         for family, own in zip(self.mixture.families, self.parameters.parts):
             if isinstance(family, Binomial):
                 trials = np.tile([[t if isinstance(t, int) else 1] for _, t in design.binomial], n)

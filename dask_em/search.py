@@ -76,7 +76,7 @@ def choose_n_components(
             }
         )
     table = pd.DataFrame(rows)
-    k = int(table.loc[table[criterion].idxmin(), "n_components"])
+    k = sizes[int(np.argmin(table[criterion].to_numpy()))]
     chosen = type(estimator)(**{**estimator.get_params(deep=False), "n_components": k})
     for name in ("n_features_in_", "feature_names_in_"):
         if hasattr(estimator, name):

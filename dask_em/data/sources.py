@@ -58,16 +58,8 @@ class FramePiece:
     names: tuple[str, ...]
 
     def read(self, columns: Sequence[str]) -> pa.Table:
-        out = []
-        for name in columns:
-            series = self.frame.iloc[:, self.names.index(name)]
-            try:
-                out.append(pa.array(series, from_pandas=True))
-            except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
-                raise DataError(
-                    f"column {name!r} mixes types: give it one type (numbers, text or booleans) throughout"
-                ) from None
-        return pa.table([c.combine_chunks() if isinstance(c, pa.ChunkedArray) else c for c in out], names=list(columns))
+        own = [_arrow(self.frame.iloc[:, self.names.index(name)], name) for name in columns]
+        return pa.table(own, names=list(columns))
 
 
 @dataclass(frozen=True)
@@ -78,8 +70,19 @@ class ArrayPiece:
     names: tuple[str, ...]
 
     def read(self, columns: Sequence[str]) -> pa.Table:
-        own = [np.ascontiguousarray(self.array[:, self.names.index(name)]) for name in columns]
-        return pa.table([pa.array(c, from_pandas=c.dtype == object) for c in own], names=list(columns))
+        own = [_arrow(np.ascontiguousarray(self.array[:, self.names.index(name)]), name) for name in columns]
+        return pa.table(own, names=list(columns))
+
+
+def _arrow(values: Any, name: str) -> pa.Array:
+    """A column of objects or numbers as one Arrow array."""
+    try:
+        array = pa.array(values, from_pandas=isinstance(values, pd.Series) or values.dtype == object)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+        raise DataError(
+            f"column {name!r} mixes types: give it one type (numbers, text or booleans) throughout"
+        ) from None
+    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
 
 
 @dataclass(frozen=True)

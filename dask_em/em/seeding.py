@@ -64,9 +64,9 @@ def _distance(families: Sequence[Family], block: Block, rows: NDArray[np.int64])
 
 def _summed(families: Sequence[Family], block: Block, centres: Sequence[NDArray]) -> Array:
     """Squared distance (m, n), scaled up from the cells seen in both to all columns."""
-    total, seen = 0.0, 0.0
+    total, seen = np.zeros(1), np.zeros(1)
     for family, values, centre in zip(families, block.values, centres):
         distance, cells = family.dissimilarity(values, centre)
         total, seen = total + distance, seen + cells
     n_columns = sum(f.n_columns for f in families)
-    return np.asarray(total) * n_columns / np.maximum(seen, 1.0)
+    return total * n_columns / np.maximum(seen, 1.0)

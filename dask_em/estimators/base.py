@@ -213,6 +213,13 @@ class BaseMixture(DensityMixin, BaseEstimator):
         """Set the fitted attributes that users read."""
         self.weights_ = model.parameters.weights
 
+    def summary(self) -> str:
+        """The fitted model in words and numbers, for a terminal."""
+        from dask_em.report.text import describe
+
+        check_is_fitted(self)
+        return describe(self)
+
     # ---- scoring ---------------------------------------------------------------------------------------------------
 
     def predict(self, X: Any) -> Any:
@@ -317,9 +324,9 @@ def history(found: fitting.Fit) -> pd.DataFrame:
 def _seed(random_state: Any) -> int:
     """A seed from an integer, a generator, or None (a new one each time)."""
     if random_state is None:
-        return int(np.random.SeedSequence().entropy) % 2**63  # type: ignore[operator]
+        return int(np.random.default_rng().integers(2**63))
     if isinstance(random_state, numbers.Integral):
-        if random_state < 0:  # type: ignore[operator]
+        if int(random_state) < 0:
             raise ConfigurationError("random_state must not be negative")
         return int(random_state)
     if isinstance(random_state, np.random.Generator):
@@ -333,7 +340,8 @@ def _number(name: str, value: Any, kind: type) -> Any:
     if not isinstance(value, kind) or isinstance(value, bool):
         what = "an integer" if kind is numbers.Integral else "a number"
         raise ConfigurationError(f"{name} must be {what}")
-    return int(value) if kind is numbers.Integral else float(value)  # type: ignore[call-overload]
+    convert: Any = int if kind is numbers.Integral else float
+    return convert(value)
 
 
 def given_array(name: str, value: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:

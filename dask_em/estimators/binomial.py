@@ -78,8 +78,8 @@ class BinomialMixture(BaseMixture):
     def _design(self, names: tuple[str, ...]) -> Design:
         if self.missing not in ("ignored", "expected"):
             raise ConfigurationError("missing must be 'ignored' or 'expected'")
-        trials = [self.trials] if isinstance(self.trials, (str, int, np.integer)) else list(self.trials)
-        trials = [t if isinstance(t, str) else int(t) for t in trials]
+        given = [self.trials] if isinstance(self.trials, (str, int, np.integer)) else list(self.trials)
+        trials: list[str | int] = [t if isinstance(t, str) else int(t) for t in given]
         successes: Sequence[str]
         if self.successes is None:
             successes = [name for name in names if name not in trials]

@@ -147,9 +147,9 @@ def score_lazily(
 
 
 def _like_pandas(values: NDArray[Any], index: Any, names: list[str] | str) -> Any:
-    if values.ndim == 1:
+    if isinstance(names, str):
         return pd.Series(values, index=index, name=names)
-    return pd.DataFrame(values, index=index, columns=names)
+    return pd.DataFrame(values, index=index, columns=pd.Index(names))
 
 
 def _score_piece(function: Callable[[pa.Table], NDArray[Any]], columns: tuple[str, ...], i: int, piece: Any) -> Any:

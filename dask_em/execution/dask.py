@@ -7,6 +7,7 @@ again from the pieces when a worker is lost.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count, pairwise
@@ -86,7 +87,7 @@ class DaskExecutor:
         elif isinstance(client, str):
             client = Client(client, set_as_default=False)
             self._own = [client]
-        self.client = client
+        self.client: Any = client
         self._names = count()
 
     def close(self) -> None:
@@ -134,7 +135,10 @@ class DaskExecutor:
 
     def _submit(self, function: Callable[..., Any], *args: Any) -> Future:
         name = getattr(function, "__name__", "call").lstrip("_")
-        return self.client.submit(function, *args, key=f"em-{name}-{id(self):x}-{next(self._names)}", pure=False)
+        with warnings.catch_warnings():
+            # The rows of a table in memory are part of the recipe, so that a lost worker costs nothing: they have to travel.
+            warnings.filterwarnings("ignore", "(?s).*Sending large graph")
+            return self.client.submit(function, *args, key=f"em-{name}-{id(self):x}-{next(self._names)}", pure=False)
 
     def _resolved(self, piece: Any) -> Any:
         return self.client.compute(piece.delayed) if isinstance(piece, LazyPiece) else piece

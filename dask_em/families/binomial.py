@@ -84,7 +84,7 @@ class Binomial(Plain):
         )
 
     def collapsed(self, params: BinomialParams) -> Mask:
-        return ~np.isfinite(params.probabilities).all(axis=1)
+        return np.logical_not(np.all(np.isfinite(params.probabilities), axis=1))
 
     def margin(self, n_components: int) -> BinomialParams:
         return BinomialParams(np.tile(np.asarray(self.margins), (n_components, 1)))

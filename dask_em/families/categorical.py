@@ -71,7 +71,7 @@ class Categorical(Plain):
         return self.prior * (log_floored(params.probabilities) @ margins)
 
     def collapsed(self, params: CategoricalParams) -> Mask:
-        return ~np.isfinite(params.probabilities).all(axis=1)
+        return np.logical_not(np.all(np.isfinite(params.probabilities), axis=1))
 
     def margin(self, n_components: int) -> CategoricalParams:
         return CategoricalParams(np.tile(np.asarray(self.margins), (n_components, 1)))

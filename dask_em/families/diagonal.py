@@ -103,7 +103,7 @@ class DiagonalGaussian(Plain):
 
     def collapsed(self, params: DiagonalParams) -> Mask:
         fine = np.isfinite(params.means) & (params.variances > COLLAPSED_VARIANCE)
-        return ~fine.all(axis=1)
+        return np.logical_not(np.all(fine, axis=1))
 
     def margin(self, n_components: int) -> DiagonalParams:
         shape = (n_components, self.n_columns)

@@ -169,7 +169,8 @@ class Gaussian:
 
     def collapsed(self, params: GaussianParams) -> Mask:
         variances = np.diagonal(params.covariances, axis1=1, axis2=2)
-        bad = ~(np.isfinite(params.means) & (variances > COLLAPSED_VARIANCE)).all(axis=1)
+        fine_cells = np.isfinite(params.means) & (variances > COLLAPSED_VARIANCE)
+        bad = np.logical_not(np.all(fine_cells, axis=1))
         fine = np.flatnonzero(~bad)
         deviations = np.sqrt(variances[fine])
         correlation = params.covariances[fine] / (deviations[:, :, None] * deviations[:, None, :])

@@ -62,7 +62,7 @@ class Poisson(Plain):
         return self.prior * (log_floored(params.rates) @ np.asarray(self.margins) - params.rates.sum(axis=1))
 
     def collapsed(self, params: PoissonParams) -> Mask:
-        return ~np.isfinite(params.rates).all(axis=1)
+        return np.logical_not(np.all(np.isfinite(params.rates), axis=1))
 
     def margin(self, n_components: int) -> PoissonParams:
         return PoissonParams(np.tile(np.asarray(self.margins), (n_components, 1)))

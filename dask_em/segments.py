@@ -7,8 +7,8 @@ they could describe a person.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,8 @@ from scipy.optimize import linear_sum_assignment
 
 from dask_em.data import columns as col
 from dask_em.data.profile import Profile
-from dask_em.data.sources import Source
+from dask_em.data.sources import Source, open_source
+from dask_em.errors import DataError
 from dask_em.execution.base import Executor
 from dask_em.scoring import Scorer
 
@@ -111,27 +112,18 @@ class SegmentSums:
         return cells
 
 
-def describe_segments(source: Source, scorer: Scorer, found: Profile, executor: Executor) -> SegmentSums:
-    """Gather the profile of the segments in one pass over a table."""
-    design = scorer.model.schema.design
-    numbers = (*design.gaussian, *design.poisson, *(name for name, _ in design.binomial))
-    # Any value near the middle serves: squares about it lose no digits.
-    centres = {name: float(np.nan_to_num(_middle(found.sample, name))) for name in numbers}
-    return executor.reduce(source.pieces, partial(_sums, scorer, centres))
+def segment_sums(
+    table: pa.Table, which: NDArray[np.int64], k: int, centres: Mapping[str, float], categories: Sequence[str]
+) -> SegmentSums:
+    """The sums of some rows.
 
-
-def _middle(sample: pa.Table, name: str) -> float:
-    values = col.numeric(sample, name)
-    return float(np.median(values[~np.isnan(values)])) if not np.isnan(values).all() else 0.0
-
-
-def _sums(scorer: Scorer, centres: dict[str, float], piece: Any) -> SegmentSums:
-    design = scorer.model.schema.design
-    table = piece.read(design.columns)
-    scores = scorer.score(table)
-    k = scorer.model.n_components
-    which = np.searchsorted(np.sort(scorer.segments), scores["segment"])
-    which = np.argsort(scorer.segments)[which]
+    Parameters
+    ----------
+    table : the rows
+    which : (n,) the segment of each row, 0 to k - 1
+    centres : a value near the middle of every column of numbers: squares about it lose no digits
+    categories : columns whose levels are counted
+    """
 
     def count(rows: NDArray[np.int64], weights: Floats | None = None) -> Floats:
         return np.bincount(rows, weights, minlength=k).astype(np.float64)
@@ -143,18 +135,61 @@ def _sums(scorer: Scorer, centres: dict[str, float], piece: Any) -> SegmentSums:
         own, values = which[seen], values[seen]
         numbers[name] = np.stack([count(own), count(own, values), count(own, values**2)], axis=1)
     levels = {}
-    for name, fitted in zip(design.categorical, scorer.model.schema.levels):
-        array = col.category(table, name)
-        if pa.types.is_null(array.type):
-            levels[name] = {level: np.zeros(k) for level in fitted}
-            continue
-        levels[name] = {
-            level: count(
-                which[pc.fill_null(pc.equal(array, pa.scalar(level, array.type)), False).to_numpy(zero_copy_only=False)]
-            )
-            for level in fitted
-        }
-    return SegmentSums(count(which), count(which[scores["outlier"]]), numbers, levels, centres)
+    for name in categories:
+        array = col.category(table, name).dictionary_encode()
+        codes = pc.fill_null(array.indices, -1).to_numpy(zero_copy_only=False)
+        levels[name] = {level: count(which[codes == i]) for i, level in enumerate(array.dictionary.to_pylist())}
+    return SegmentSums(count(which), np.zeros(k), numbers, levels, dict(centres))
+
+
+def describe_segments(source: Source, scorer: Scorer, found: Profile, executor: Executor) -> SegmentSums:
+    """Gather the profile of the segments in one pass over a table."""
+    design = scorer.model.schema.design
+    numbers = (*design.gaussian, *design.poisson, *(name for name, _ in design.binomial))
+    centres = {name: _middle(col.numeric(found.sample, name)) for name in numbers}
+    return executor.reduce(source.pieces, partial(_scored_sums, scorer, centres))
+
+
+def _scored_sums(scorer: Scorer, centres: dict[str, float], piece: Any) -> SegmentSums:
+    design, k = scorer.model.schema.design, scorer.model.n_components
+    table = piece.read(design.columns)
+    scores = scorer.score(table)
+    order = np.argsort(scorer.segments)
+    which = order[np.searchsorted(np.asarray(scorer.segments)[order], scores["segment"])]
+    sums = segment_sums(table, which, k, centres, design.categorical)
+    return replace(sums, outliers=np.bincount(which[scores["outlier"]], minlength=k).astype(np.float64))
+
+
+def _middle(values: Floats) -> float:
+    seen = values[~np.isnan(values)]
+    return float(np.median(seen)) if len(seen) else 0.0
+
+
+def segment_profile(frame: pd.DataFrame, segments: Any, key: str | None = None) -> pd.DataFrame:
+    """Describe every column of a dataframe in every segment.
+
+    Parameters
+    ----------
+    frame : rows; numbers are averaged, text, booleans and categories are counted
+    segments : (n,) the segment of each row
+    key : a column that identifies rows and is passed over
+
+    Returns
+    -------
+    DataFrame : see `SegmentSums.table`
+    """
+    codes, names = pd.factorize(np.asarray(segments), sort=True)
+    if len(codes) != len(frame):
+        raise DataError("table and segments differ in length: give one segment a row")
+    columns = [str(c) for c in frame.columns if str(c) != key]
+    table = open_source(frame).read(columns)
+    counted = [c for c in columns if not _is_number(table.schema.field(c).type)]
+    centres = {c: _middle(col.numeric(table, c)) for c in columns if c not in counted}
+    return segment_sums(table, codes, len(names), centres, counted).table(list(names))
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
 
 
 def match_segments(previous: Any, current: Any, sample: pa.Table) -> tuple[int, ...]:

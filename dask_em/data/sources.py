@@ -49,6 +49,10 @@ class Source:
     where: str = "the table"
     n_rows: int | None = None
 
+    def read(self, columns: Sequence[str]) -> pa.Table:
+        """All rows at once, for a table that is known to be small."""
+        return pa.concat_tables([p.read(columns) for p in self.pieces], promote_options="permissive")
+
 
 @dataclass(frozen=True)
 class FramePiece:

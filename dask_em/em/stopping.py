@@ -12,8 +12,8 @@ from enum import StrEnum
 
 import numpy as np
 
-ROUNDING = 16 * float(np.finfo(np.float64).eps)
-"""Changes of the objective below this share of its size are noise of the summation."""
+ROUNDING = float(np.finfo(np.float64).eps)
+"""A gain below this share of the objective's size, or none at all, is noise of the summation."""
 
 DECREASE = 1e-9
 """A drop of the objective beyond this share of its size cannot be rounding."""
@@ -53,7 +53,7 @@ def judge(objectives: Sequence[float], n_weight: float, tol: float, max_iter: in
     """
     if len(objectives) >= 2:
         change = objectives[-1] - objectives[-2]
-        if abs(change) <= ROUNDING * (abs(objectives[-1]) + n_weight):
+        if change <= ROUNDING * (abs(objectives[-1]) + n_weight):
             return Verdict.ROUNDING
         if len(objectives) >= 3:
             earlier = objectives[-2] - objectives[-3]

@@ -109,7 +109,7 @@ def renamed(X: Any, names: list[str]) -> Any:
         raise ConfigurationError(
             "a model that was fitted without column names cannot score files: fit it on named columns"
         )
-    return pa.concat_tables([p.read(source.columns) for p in source.pieces]).rename_columns(names)
+    return source.read(source.columns).rename_columns(names)
 
 
 def score_rows(

@@ -1,6 +1,5 @@
-"""What a person reads after a fit: the profile of the segments, figures, and one self-contained page."""
+"""What a person reads after a fit: figures, one self-contained page, and words for a terminal."""
 
 from dask_em.report.page import Section, render, write
-from dask_em.report.profile import segment_profile
 
-__all__ = ["Section", "render", "segment_profile", "write"]
+__all__ = ["Section", "render", "write"]

@@ -1,7 +1,7 @@
 """The picture of a segmentation: what sets each segment apart, cell by cell.
 
 Colour says how far a segment is from everybody (z for numbers, log2 of the lift for shares); the text in the cell says it
-in the user's units. The input is the tidy table of `segment_profile`.
+in the user's units. The input is the tidy table of `dask_em.segments`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def segment_heat_map(profile: pd.DataFrame, *, max_levels: int = 3) -> str:
     Parameters
     ----------
     profile : pandas.DataFrame
-        From `dask_em.report.segment_profile`.
+        From `dask_em.segments.segment_profile` or `SegmentSums.table`.
     max_levels : int, default 3
         Levels drawn of each category: those whose share differs most between segments. Of a yes-or-no column only the "yes"
         is drawn, since the "no" says the same.

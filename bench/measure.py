@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import resource
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -41,9 +40,17 @@ def seconds_per_iteration(
     return sorted(slopes)[len(slopes) // 2]
 
 
-def peak_mb() -> float:
-    """Largest resident memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def peak_growth_mb(run: Callable[[], Any]) -> float:
+    """How far the resident memory of this process rises above its present level while `run` works (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    before = _status_mb("VmRSS")
+    run()
+    return _status_mb("VmHWM") - before
+
+
+def _status_mb(name: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1]) / 1024
 
 
 def report(name: str, results: list[dict[str, Any]], **settings: Any) -> None:
@@ -57,5 +64,11 @@ def report(name: str, results: list[dict[str, Any]], **settings: Any) -> None:
     Console(width=160).print(table)
     RESULTS.mkdir(exist_ok=True)
     versions = {p: version(p) for p in ("dask", "numpy", "pandas", "pyarrow", "scikit-learn")}
-    document = {"settings": settings, "results": results, "cores": os.cpu_count(), "python": platform.python_version(), "versions": versions}
+    document = {
+        "settings": settings,
+        "results": results,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": versions,
+    }
     (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

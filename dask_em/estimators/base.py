@@ -21,6 +21,7 @@ from dask_em.data.schema import Design, Schema
 from dask_em.em import seeding
 from dask_em.em.loop import Candidate, Progress
 from dask_em.errors import ConfigurationError
+from dask_em.estimators.arguments import checked_number, given_array, seed_of
 from dask_em.estimators.tables import column_names, has_names, like, renamed, score_lazily, score_rows, to_source
 from dask_em.execution.choose import is_dask_frame, open_executor
 from dask_em.mixture import Mixture, Parameters
@@ -43,6 +44,10 @@ class BaseMixture(DensityMixin, BaseEstimator):
     random_state: Any
     executor: Any
     weights_init: Any
+
+    def _keep(self, given: dict[str, Any]) -> None:
+        """Store the arguments of __init__, given as its locals(), untouched."""
+        self.__dict__.update({name: value for name, value in given.items() if name != "self"})
 
     def _design(self, names: tuple[str, ...]) -> Design:
         """The roles of the columns of a table with these names."""
@@ -83,7 +88,7 @@ class BaseMixture(DensityMixin, BaseEstimator):
         DataError, ConfigurationError
             In one sentence: what is wrong, where, and the remedy.
         """
-        k = _number("n_components", self.n_components, numbers.Integral)
+        k = checked_number("n_components", self.n_components, numbers.Integral)
         found = self.fit_candidates(X, [k], sample_weight=sample_weight)
         return self.adopt(found, found.best(k), keep_order=self._has_given() or self._labels() is not None)
 
@@ -108,11 +113,11 @@ class BaseMixture(DensityMixin, BaseEstimator):
             self._check_labels(labels)
         settings = fitting.Settings(
             prior=self.prior,  # type: ignore[arg-type]
-            tol=_number("tol", self.tol, numbers.Real),
-            max_iter=_number("max_iter", self.max_iter, numbers.Integral),
-            n_init=1 if given or labels is not None else _number("n_init", self.n_init, numbers.Integral),
+            tol=checked_number("tol", self.tol, numbers.Real),
+            max_iter=checked_number("max_iter", self.max_iter, numbers.Integral),
+            n_init=1 if given or labels is not None else checked_number("n_init", self.n_init, numbers.Integral),
             init="labels" if labels is not None else self.init,
-            seed=_seed(self.random_state),
+            seed=seed_of(self.random_state),
             given=partial(self._start, k=self.n_components) if given else None,
             **self._settings(),
         )
@@ -180,7 +185,7 @@ class BaseMixture(DensityMixin, BaseEstimator):
         """Given values where there are any; what is not given comes from one M-step on a seeded start."""
         centres = self._centres(schema)
         if centres is None:
-            rng = np.random.default_rng([_seed(self.random_state), k, 0])
+            rng = np.random.default_rng([seed_of(self.random_state), k, 0])
             labels = seeding.labels(mixture.families, block, k, "kmeans++", rng)
         else:
             labels = seeding.nearest(mixture.families, block, centres)
@@ -259,7 +264,7 @@ class BaseMixture(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         if n_samples < 1:
             raise ConfigurationError("n_samples must be at least 1")
-        columns, components = self.model_.sample(n_samples, np.random.default_rng(_seed(random_state)))
+        columns, components = self.model_.sample(n_samples, np.random.default_rng(seed_of(random_state)))
         frame = pd.DataFrame(columns)
         return (frame if hasattr(self, "feature_names_in_") else frame.to_numpy()), components
 
@@ -319,36 +324,3 @@ def history(found: fitting.Fit) -> pd.DataFrame:
     return pd.DataFrame(
         rows, columns=["candidate", "n_components", "iteration", "log_likelihood", "objective", "outcome"]
     )
-
-
-def _seed(random_state: Any) -> int:
-    """A seed from an integer, a generator, or None (a new one each time)."""
-    if random_state is None:
-        return int(np.random.default_rng().integers(2**63))
-    if isinstance(random_state, numbers.Integral):
-        if int(random_state) < 0:
-            raise ConfigurationError("random_state must not be negative")
-        return int(random_state)
-    if isinstance(random_state, np.random.Generator):
-        return int(random_state.integers(2**63))
-    if isinstance(random_state, np.random.RandomState):
-        return int(random_state.randint(2**31))
-    raise ConfigurationError("random_state must be an integer, a numpy generator, or None")
-
-
-def _number(name: str, value: Any, kind: type) -> Any:
-    if not isinstance(value, kind) or isinstance(value, bool):
-        what = "an integer" if kind is numbers.Integral else "a number"
-        raise ConfigurationError(f"{name} must be {what}")
-    convert: Any = int if kind is numbers.Integral else float
-    return convert(value)
-
-
-def given_array(name: str, value: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """A given starting value of a known shape."""
-    array = np.asarray(value, dtype=np.float64)
-    if array.shape != shape:
-        raise ConfigurationError(f"{name} must have the shape {shape}, not {array.shape}")
-    if not np.isfinite(array).all():
-        raise ConfigurationError(f"{name} must be finite")
-    return array

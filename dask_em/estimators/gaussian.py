@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from dask_em.data.schema import Design, Schema
 from dask_em.errors import ConfigurationError
-from dask_em.estimators.base import BaseMixture, given_array
+from dask_em.estimators.arguments import given_array
+from dask_em.estimators.base import BaseMixture
 from dask_em.estimators.doc import documented
 from dask_em.families.diagonal import DiagonalParams
 from dask_em.fitting import covariance_model
@@ -67,18 +68,7 @@ class GaussianMixture(BaseMixture):
         random_state: Any = None,
         executor: Any = None,
     ) -> None:
-        self.n_components = n_components
-        self.covariance_type = covariance_type
-        self.prior = prior
-        self.tol = tol
-        self.max_iter = max_iter
-        self.n_init = n_init
-        self.init = init
-        self.weights_init = weights_init
-        self.means_init = means_init
-        self.covariances_init = covariances_init
-        self.random_state = random_state
-        self.executor = executor
+        self._keep(locals())
 
     def _design(self, names: tuple[str, ...]) -> Design:
         return Design(gaussian=names, pattern=covariance_model(self.covariance_type) in ("VVV", "EEE"))

@@ -11,7 +11,8 @@ import pandas as pd
 
 from dask_em.data.schema import Design, Schema
 from dask_em.errors import ConfigurationError
-from dask_em.estimators.base import BaseMixture, given_array
+from dask_em.estimators.arguments import given_array
+from dask_em.estimators.base import BaseMixture
 from dask_em.estimators.doc import documented
 from dask_em.model import FittedMixture
 
@@ -51,16 +52,7 @@ class LatentClassAnalysis(BaseMixture):
         random_state: Any = None,
         executor: Any = None,
     ) -> None:
-        self.n_components = n_components
-        self.prior = prior
-        self.tol = tol
-        self.max_iter = max_iter
-        self.n_init = n_init
-        self.init = init
-        self.weights_init = weights_init
-        self.probabilities_init = probabilities_init
-        self.random_state = random_state
-        self.executor = executor
+        self._keep(locals())
 
     def _design(self, names: tuple[str, ...]) -> Design:
         return Design(categorical=names)

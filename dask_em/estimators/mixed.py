@@ -61,20 +61,7 @@ class MixtureModel(BaseMixture):
         random_state: Any = None,
         executor: Any = None,
     ) -> None:
-        self.n_components = n_components
-        self.gaussian = gaussian
-        self.categorical = categorical
-        self.poisson = poisson
-        self.binomial = binomial
-        self.covariance_type = covariance_type
-        self.transforms = transforms
-        self.prior = prior
-        self.tol = tol
-        self.max_iter = max_iter
-        self.n_init = n_init
-        self.init = init
-        self.random_state = random_state
-        self.executor = executor
+        self._keep(locals())
 
     def _design(self, names: tuple[str, ...]) -> Design:
         for role in ("gaussian", "categorical", "poisson"):

@@ -84,7 +84,8 @@ def _block(
         order = np.arange(n)
         arrays = tuple(np.ascontiguousarray(v) for v in values)
     else:
-        order = np.argsort(which, kind="stable")
+        # Small integers are sorted by their digits, which is many times faster than by comparing.
+        order = np.argsort(which.astype(np.uint16) if len(observed) < 1 << 16 else which, kind="stable")
         arrays = tuple(np.take(v, order, axis=1) for v in values)
         weight, base = weight[order], base[order]
         labels = None if labels is None else labels[order]

@@ -236,15 +236,18 @@ def _too_many(name: str) -> DataError:
 def pattern_groups(seen: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
     """Distinct columns of a (d, n) mask as rows of a (P, d) table, and which one each row of data has."""
     d, n = seen.shape
-    bits = [
-        (seen[j : j + 62].T.astype(np.int64) @ (1 << np.arange(min(62, d - j), dtype=np.int64)))
-        for j in range(0, d, 62)
-    ] or [np.zeros(n, dtype=np.int64)]
-    if len(bits) == 1:
-        _, first, inverse = np.unique(bits[0], return_index=True, return_inverse=True)
-    else:
-        _, first, inverse = np.unique(np.stack(bits, axis=1), axis=0, return_index=True, return_inverse=True)
-    return np.ascontiguousarray(seen[:, first].T), inverse.reshape(-1)
+    if d <= 16:
+        # Few enough to be counted instead of sorted.
+        key = np.zeros(n, dtype=np.int32)
+        for j, row in enumerate(seen):
+            key |= row.astype(np.int32) << j
+        present = np.flatnonzero(np.bincount(key, minlength=1 << d))
+        place = np.zeros(1 << d, dtype=np.int64)
+        place[present] = np.arange(len(present))
+        return (present[:, None] >> np.arange(d)) & 1 == 1, place[key]
+    packed = np.packbits(seen, axis=0)
+    _, first, which = np.unique(packed, axis=1, return_index=True, return_inverse=True)
+    return np.ascontiguousarray(seen[:, first].T), which.reshape(-1)
 
 
 def _patterns(seen: NDArray[np.bool_]) -> frozenset[bytes] | None:

@@ -44,6 +44,8 @@ class ParquetSink:
 
 def check_vacant(folder: str | os.PathLike[str]) -> None:
     """Raise OutputError unless the folder is absent or empty."""
+    if "://" in str(folder):
+        raise OutputError("the output must be a folder on this machine or a mounted one, not a URL: choose another")
     path = Path(folder)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise OutputError(f"output folder {path} is not empty: choose another, or remove it first")

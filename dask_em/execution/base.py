@@ -36,7 +36,7 @@ def make_units(pieces: Sequence[Any], piece_rows: Sequence[int], n_patterns: int
     for piece, n in zip(pieces, piece_rows, strict=True):
         own.append(piece)
         rows += n
-        if rows > target // 2:
+        if rows + n // 2 >= target:
             units.append(Unit(tuple(own), rows, first, max(1, round(rows / target))))
             first += units[-1].n_blocks
             own, rows = [], 0

@@ -233,7 +233,7 @@ def _seldom(show: Callable[[Any], None], seconds: float = 2.0) -> Callable[[Any]
 
     def maybe(record: Any) -> None:
         nonlocal due
-        if time.monotonic() >= due or getattr(record, "done", False):
+        if time.monotonic() >= due or record.done:
             show(record)
             due = time.monotonic() + seconds
 

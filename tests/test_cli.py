@@ -47,8 +47,9 @@ def plan(config):
     return {"steps": config.one_coin.n_steps}
 
 def run(config, *, progress):
-    progress(SimpleNamespace(scan=1, candidates=2, objective=-1.5, message="scan 1: all is well"))
-    progress(SimpleNamespace(scan=2, candidates=1, objective=-1.25, message=""))
+    progress(SimpleNamespace(scan=1, candidates=2, objective=-1.5, message="scan 1: all is well", done=False))
+    progress(SimpleNamespace(scan=2, candidates=2, objective=-1.3, message="too soon for a log", done=False))
+    progress(SimpleNamespace(scan=3, candidates=1, objective=-1.25, message="", done=True))
     return {
         "pi": np.float64(0.6), "steps": np.arange(2), "none": float("nan"), "converged": False,
         "where": {"folder": config.output}, "segments": [{"size": 3, "share": 0.25}, {"size": 10, "share": 0.75}],
@@ -105,7 +106,7 @@ def test_json_results_are_one_object_on_the_last_line_of_stdout(finished):
         "where": {"folder": "out"},
         "segments": [{"size": 3, "share": 0.25}, {"size": 10, "share": 0.75}],
     }
-    assert stderr.splitlines() == ["scan 1: all is well", "scan 2  1 candidates  objective -1.25"]
+    assert stderr.splitlines() == ["scan 1: all is well", "scan 3  1 candidates  objective -1.25"]
 
 
 def test_text_results_and_no_progress_when_quiet(finished):

@@ -5,8 +5,8 @@
 Rows come grouped by missingness pattern; a missing cell is stored as 0 (the mean, as data are standardised), so the features
 never change and only the natural parameters depend on the pattern. The sums of a pattern are *lifted* to the expected complete-data statistics,
 
-    x̂ = A x + c,   A = I on observed rows, B = Σ_mo Σ_oo⁻¹ on missing rows,   c = μ_m - B μ_o
-    sum r x̂ x̂ᵀ + n C,   C = Σ_mm - B Σ_om
+    x̂ = μ + Σ P (x - μ),   P = Σ_oo⁻¹ padded with zeros
+    sum r x̂ x̂ᵀ + n C,      C = Σ - Σ P Σ
 
 once per pattern and component, never per row (Little and Rubin 2020, section 11.2; Ghahramani and Jordan 1994).
 A pattern with nothing observed tells nothing of this distribution and is left out of its statistics.
@@ -77,66 +77,69 @@ class Gaussian:
         return {int(k): params.means[k] for k in np.flatnonzero(~(terms <= EXPANDED_LIMIT))}
 
     def plan(self, params: GaussianParams, observed: Mask) -> Plan:
-        both = observed[:, None, :, None] & observed[:, None, None, :]
-        padded = np.where(both, params.covariances, np.eye(self.n_columns))
+        d = self.n_columns
+        seen = observed[None]
+        both = seen[..., :, None] & seen[..., None, :]
+        padded = np.where(both, params.covariances[:, None], np.eye(d))
         root = np.linalg.cholesky(padded)
         half_log_det = np.log(np.diagonal(root, axis1=2, axis2=3)).sum(axis=2)
         precision = np.linalg.inv(padded)
         precision *= both
         origins = self._origins(params)
         means = params.means.copy()
-        means[list(origins)] = 0.0
-        linear = (precision @ means[:, :, None])[..., 0]
-        quadratic = (linear * means).sum(axis=2)
-        constant = -0.5 * (observed.sum(axis=1)[:, None] * np.log(2 * np.pi) + quadratic) - half_log_det
+        means[list(origins)] = 0.0  # values, and so sums, are about the origin there
+        linear = (precision @ means[:, None, :, None])[..., 0]
+        quadratic = (linear * means[:, None, :]).sum(axis=2)
+        constant = -0.5 * (observed.sum(axis=1) * np.log(2 * np.pi) + quadratic) - half_log_det
         i, j = self._triangle
-        weights = np.concatenate([linear, precision[..., i, j] * np.where(i == j, -0.5, -1.0)], axis=2)
+        weights = np.empty((len(observed), len(means), self.n_features))
+        weights[:, :, :d] = linear.swapaxes(0, 1)
+        weights[:, :, d:] = (precision[..., i, j] * np.where(i == j, -0.5, -1.0)).swapaxes(0, 1)
         weights[:, list(origins)] = 0.0
-        return Plan(constant, weights, origins, (precision, root))
+        pull = np.zeros((len(means), len(observed), d + 1, d + 1))
+        pull[..., 0, 0] = 1.0
+        pull[..., 0, 1:] = -linear
+        pull[..., 1:, 1:] = precision
+        return Plan(constant.T, weights, origins, (pull, root, means))
 
     def log_prob_centred(self, plan: Plan, pattern: int, component: int, centred: Array) -> Array:
-        whitened = np.linalg.solve(plan.extra[1][pattern, component], centred)
+        whitened = np.linalg.solve(plan.extra[1][component, pattern], centred)
         return -0.5 * (whitened * whitened).sum(axis=0)
 
     def lift(self, params: GaussianParams, plan: Plan, observed: Mask, weight: Array, sums: Array) -> Array:
         whole = observed.all(axis=1)
         stats = np.concatenate([weight[whole].sum(axis=0)[:, None], sums[whole].sum(axis=0)], axis=1)
-        part = observed.any(axis=1) & ~whole
-        if part.any():
-            stats = stats + self._lift_partial(params, plan, observed, weight, sums, np.flatnonzero(part))
+        part = np.flatnonzero(observed.any(axis=1) & ~whole)
+        if len(part):
+            run = slice(part[0], part[-1] + 1)
+            own = run if len(part) == run.stop - run.start else part
+            pull, _, means = plan.extra
+            stats = stats + self._lift_partial(params.covariances, means, pull[:, own], weight[own], sums[own])
         return stats
 
-    def _lift_partial(
-        self,
-        params: GaussianParams,
-        plan: Plan,
-        observed: Mask,
-        weight: Array,
-        sums: Array,
-        which: NDArray[np.intp],
-    ) -> Array:
-        """Lift in homogeneous coordinates: Â = [[1, 0], [c, A]] and M̂ = Â M Âᵀ + n [[0, 0], [0, C]]."""
-        d, n_components = self.n_columns, params.means.shape[0]
-        means = params.means.copy()
-        means[list(plan.origins)] = 0.0  # sums are about the origin there
-        n, seen = weight[which], observed[which][:, None, :, None]
-        mapping = np.where(seen, np.eye(d), params.covariances @ plan.extra[0][which])
-        lifted = np.zeros((len(which), n_components, d + 1, d + 1))
-        lifted[:, :, 0, 0] = 1.0
-        lifted[:, :, 1:, 1:] = mapping
-        lifted[:, :, 1:, 0] = np.where(seen[..., 0], 0.0, means - (mapping @ means[:, :, None])[..., 0])
-        moments = np.empty_like(lifted)
-        moments[:, :, 0, 0] = n
-        moments[:, :, 0, 1:] = moments[:, :, 1:, 0] = sums[which][:, :, :d]
+    def _lift_partial(self, covariances: Array, means: Array, pull: Array, weight: Array, sums: Array) -> Array:
+        """Lift the patterns with some cells missing, in homogeneous coordinates (1, x).
+
+        With P = Σ_oo⁻¹ padded with zeros, a row's expectation is (1, x̂) = [[1, 0], [μ, Σ]] [[1, 0], [-Pμ, P]] (1, x). The left factor does not
+        depend on the pattern, so only the right one (`pull` holds its transpose) is applied to every pattern's moments.
+        """
+        d, n_components = self.n_columns, len(means)
+        moments = np.empty_like(pull)
+        moments[..., 0, 0] = weight.T
+        moments[..., 0, 1:] = moments[..., 1:, 0] = sums[:, :, :d].swapaxes(0, 1)
         i, j = self._triangle
-        moments[:, :, i + 1, j + 1] = moments[:, :, j + 1, i + 1] = sums[which][:, :, d:]
+        moments[..., i + 1, j + 1] = moments[..., j + 1, i + 1] = sums[:, :, d:].swapaxes(0, 1)
         # The sum over patterns is one long inner product per component.
-        left = np.moveaxis(lifted @ moments, 0, 2).reshape(n_components, d + 1, -1)
-        right = np.moveaxis(lifted, 0, 2).reshape(n_components, d + 1, -1)
-        total = left @ np.swapaxes(right, 1, 2)
-        # C = Σ - A Σ, so its weighted sum needs only that of A.
-        average = (n[:, :, None, None] * mapping).sum(axis=0)
-        total[:, 1:, 1:] += n.sum(axis=0)[:, None, None] * params.covariances - average @ params.covariances
+        flat = pull.reshape(n_components, -1, d + 1)
+        inner = flat.swapaxes(1, 2) @ (moments @ pull).reshape(n_components, -1, d + 1)
+        left = np.zeros((n_components, d + 1, d + 1))
+        left[:, 0, 0] = 1.0
+        left[:, 1:, 0] = means
+        left[:, 1:, 1:] = covariances
+        total = left @ inner @ left.swapaxes(1, 2)
+        # The covariance of what is missing is C = Σ - Σ P Σ.
+        average = (weight.T[:, None] @ pull.reshape(n_components, -1, (d + 1) ** 2)).reshape(left.shape)[:, 1:, 1:]
+        total[:, 1:, 1:] += weight.sum(axis=0)[:, None, None] * covariances - covariances @ average @ covariances
         return np.concatenate([total[:, 0, :], total[:, i + 1, j + 1]], axis=1)
 
     def m_step(self, stats: Array, params: GaussianParams, sizes: Sequence[int]) -> GaussianParams:

@@ -110,5 +110,5 @@ def memory(rows: int, dim: int, k: int) -> None:
     """Print the peak memory of a fit beyond the table given and one encoded copy of it, in MB."""
     X, start = mixture(rows, dim, k)
     one = LocalExecutor(1)
-    ours(X[:5000], start, 2, one)
+    ours(X[:100_000], start, 2, one)  # libraries are loaded and code is compiled before the measurement
     print(peak_growth_mb(lambda: ours(X, start, 3, one)) - X.nbytes / 2**20)

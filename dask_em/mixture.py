@@ -9,10 +9,10 @@ has. The module knows nothing of loops, tables or clusters.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from itertools import pairwise
 from operator import add
 from typing import Any
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from dask_em.families import Family, take
 from dask_em.families.base import Array, Mask, per_candidate, ratio
-from dask_em.scan import Block, PatternSums, Respond, Scorer, Sums, softmax
+from dask_em.scan import Block, PatternSums, Scorer, Sums, Tile, softmax
 
 PLAN_BYTES = 1 << 26
 """Natural parameters, or sums, by pattern held at once; where the patterns need more, blocks lift their own, in slices."""
@@ -79,14 +79,18 @@ class Mixture:
         """The function from a block to its sums under every candidate."""
         bounds = np.cumsum([0, *sizes]).tolist()
 
-        def respond(tile: Any, centred: Any) -> Array:
+        def respond(tile: Tile, centred: Any) -> Array:
             tile.score(centred)
             weight, base = tile.block.weight[tile.rows], tile.block.base[tile.rows]
-            log_density = [softmax(tile.scores[a:b]) for a, b in itertools.pairwise(bounds)]
+            log_density = [softmax(tile.scores[a:b]) for a, b in pairwise(bounds)]
             tile.scores *= weight
             return np.array([weight @ (row + base) for row in log_density])
 
-        return self._step(parameters, len(sizes), respond)
+        def fold(scorer: Scorer, block: Block, runs: NDArray[np.int64]) -> PatternSums:
+            compiled = scorer.fold_compiled(block, runs, tuple(sizes))
+            return scorer.fold(block, runs, len(sizes), respond) if compiled is None else compiled
+
+        return self._step(parameters, fold)
 
     def label_step(self, sizes: Sequence[int]) -> Step:
         """The function from a block with `labels`, one row of them for each candidate, to its sums.
@@ -95,22 +99,26 @@ class Mixture:
         """
         first = np.cumsum([0, *sizes[:-1]])[:, None]
 
-        def respond(tile: Any, centred: Any) -> Array:
+        def respond(tile: Tile, centred: Any) -> Array:
+            assert tile.block.labels is not None
             own = tile.block.labels[:, tile.rows] + first
             tile.scores[:] = 0.0
             tile.scores[own, np.arange(own.shape[1])] = tile.block.weight[tile.rows]
             return np.zeros(len(sizes))
 
-        return self._step(self.margin(sizes), len(sizes), respond)
+        def fold(scorer: Scorer, block: Block, runs: NDArray[np.int64]) -> PatternSums:
+            return scorer.fold(block, runs, len(sizes), respond)
 
-    def _step(self, parameters: Parameters, n_candidates: int, respond: Respond) -> Step:
+        return self._step(self.margin(sizes), fold)
+
+    def _step(self, parameters: Parameters, fold: Callable[[Scorer, Block, NDArray[np.int64]], PatternSums]) -> Step:
         if self._holds_patterns(len(parameters.weights)):
             scorer = self._whole(parameters)
-            return lambda block: scorer.fold(block, block.runs, n_candidates, respond)
+            return lambda block: fold(scorer, block, block.runs)
 
         def lifted(block: Block, own: slice) -> Sums:
             scorer = self._scorer(parameters, block.observed[own])
-            return scorer.lift(scorer.fold(block, block.runs[own.start : own.stop + 1], n_candidates, respond))
+            return scorer.lift(fold(scorer, block, block.runs[own.start : own.stop + 1]))
 
         return lambda block: reduce(add, (lifted(block, own) for own in self._slices(parameters, block)))
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dask_em import kernels
 from dask_em.families.base import Array, Family, Mask, Plan
 
 TILE_BYTES = 1 << 21
@@ -100,7 +101,7 @@ class Scorer:
     """Stacked parameters made ready for the rows of some patterns."""
 
     def __init__(self, families: Sequence[Family], log_weights: Array, parts: Sequence[Any], observed: Mask) -> None:
-        self.parts, self.observed = parts, observed
+        self.families, self.parts, self.observed = families, parts, observed
         self.columns: list[tuple[int, Family, slice]] = []
         start = 1
         for index, family in enumerate(families):
@@ -131,6 +132,16 @@ class Scorer:
         for c in centred:
             sums[:, c.component, c.own] = c.sums
         return PatternSums(log_likelihood, sums)
+
+    def fold_compiled(self, block: Block, runs: NDArray[np.int64], sizes: tuple[int, ...]) -> PatternSums | None:
+        """The same under a mixture of these sizes by compiled code, where there is one for this model and block."""
+        if not kernels.suits(self.families, block.n_rows, self.natural, any(p.origins for p in self.plans)):
+            return None
+        sums = np.zeros_like(self.natural)
+        top, total = kernels.fold(self.natural, block.values[0], runs, block.weight, sizes, sums)
+        rows = slice(int(runs[0]), int(runs[-1]))
+        log_density = top[:, rows] + np.log(total[:, rows]) + block.base[rows]
+        return PatternSums(log_density @ block.weight[rows], sums)
 
     def centred(self) -> list[_Centred]:
         """The components that are scored about their own mean, with room for their sums."""

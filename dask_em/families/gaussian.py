@@ -22,6 +22,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from dask_em import kernels
 from dask_em.families.base import COLLAPSED_VARIANCE, Array, Mask, Params, Plan, per_candidate, ratio
 
 EXPANDED_LIMIT = 1e6
@@ -78,13 +79,7 @@ class Gaussian:
 
     def plan(self, params: GaussianParams, observed: Mask) -> Plan:
         d = self.n_columns
-        seen = observed[None]
-        both = seen[..., :, None] & seen[..., None, :]
-        padded = np.where(both, params.covariances[:, None], np.eye(d))
-        root = np.linalg.cholesky(padded)
-        half_log_det = np.log(np.diagonal(root, axis1=2, axis2=3)).sum(axis=2)
-        precision = np.linalg.inv(padded)
-        precision *= both
+        precision, half_log_det = kernels.precisions(params.covariances, observed)
         origins = self._origins(params)
         means = params.means.copy()
         means[list(origins)] = 0.0  # values, and so sums, are about the origin there
@@ -100,10 +95,13 @@ class Gaussian:
         pull[..., 0, 0] = 1.0
         pull[..., 0, 1:] = -linear
         pull[..., 1:, 1:] = precision
-        return Plan(constant.T, weights, origins, (pull, root, means))
+        return Plan(constant.T, weights, origins, (pull, means, params.covariances, observed))
 
     def log_prob_centred(self, plan: Plan, pattern: int, component: int, centred: Array) -> Array:
-        whitened = np.linalg.solve(plan.extra[1][component, pattern], centred)
+        covariances, observed = plan.extra[2:]
+        seen = observed[pattern]
+        root = np.linalg.cholesky(covariances[component][np.ix_(seen, seen)])
+        whitened = np.linalg.solve(root, centred[seen])
         return -0.5 * (whitened * whitened).sum(axis=0)
 
     def lift(self, params: GaussianParams, plan: Plan, observed: Mask, weight: Array, sums: Array) -> Array:
@@ -113,7 +111,7 @@ class Gaussian:
         if len(part):
             run = slice(part[0], part[-1] + 1)
             own = run if len(part) == run.stop - run.start else part
-            pull, _, means = plan.extra
+            pull, means = plan.extra[:2]
             stats = stats + self._lift_partial(params.covariances, means, pull[:, own], weight[own], sums[own])
         return stats
 

@@ -1,0 +1,93 @@
+"""When a block is scanned by compiled code, and how.
+
+The compiled scan takes the same steps as Scorer.fold for a mixture of normals with full covariances, in half of the time, and lets go of the GIL for the whole block.
+It needs numba (the extra `fast`); without it, and for small blocks, the plain path gives the same sums up to rounding. The choice depends on
+the block and the model alone, never on threads or on what ran before, so that results keep their bits.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from dask_em.families.base import Array, Family, Mask
+
+AVAILABLE = find_spec("numba") is not None
+
+WORTHWHILE_PATTERNS = 1e6
+"""Components x patterns x columns cubed from which the inverses of all patterns are compiled work."""
+
+WORTHWHILE = 2e7
+"""Rows x components x features of a block from which the compiled scan is used: below, nobody waits for a compiler."""
+
+_importing = threading.Lock()
+
+
+def suits(families: Sequence[Family], n_rows: int, natural: Array, centred: bool) -> bool:
+    """Whether the compiled scan is to be used: one gaussian family, nothing scored about its own mean, enough work."""
+    return (
+        AVAILABLE
+        and not centred
+        and len(families) == 1
+        and families[0].by_pattern
+        and n_rows * natural.shape[1] * natural.shape[2] >= WORTHWHILE
+    )
+
+
+def fold(
+    natural: Array, values: Array, runs: Any, weight: Array, sizes: tuple[int, ...], sums: Array
+) -> tuple[Array, Array]:
+    """Add responsibilities times features of a block to the sums (P, K, q) of its patterns.
+
+    Parameters
+    ----------
+    natural : (P, K, q) natural parameters; features are 1, the d values, and the upper triangle of their products
+    values : (d, n) encoded rows, sorted by pattern; runs : (P + 1,)
+    weight : (n,) row weights
+    sizes : components of each candidate
+
+    Returns
+    -------
+    top, total : (C, n)
+        Of every candidate and row, the largest score and the sum of the exponentials of scores less the largest.
+    """
+    compiled = _compiled()
+    top, total = np.empty((len(sizes), len(weight))), np.empty((len(sizes), len(weight)))
+    buffer = np.empty((natural.shape[1] + natural.shape[2] + 1, compiled.TILE))
+    compiled.scan(natural, values, runs, weight, np.cumsum([0, *sizes]), sums, top, total, buffer)
+    return top, total
+
+
+def precisions(covariances: Array, observed: Mask) -> tuple[Array, Array]:
+    """Inverses of the observed parts of covariance matrices, padded with zeros, and half of their log determinants.
+
+    Parameters
+    ----------
+    covariances : (K, d, d), positive definite; observed : (P, d)
+
+    Returns
+    -------
+    precision (K, P, d, d), half_log_det (K, P)
+    """
+    n_components, d = covariances.shape[:2]
+    if AVAILABLE and n_components * len(observed) * d**3 >= WORTHWHILE_PATTERNS:
+        precision = np.empty((n_components, len(observed), d, d))
+        half_log_det = np.empty(precision.shape[:2])
+        _compiled().precisions(covariances, observed, precision, half_log_det)
+        return precision, half_log_det
+    both = (observed[:, :, None] & observed[:, None, :])[None]
+    padded = np.where(both, covariances[:, None], np.eye(d))
+    root = np.linalg.cholesky(padded)
+    return np.linalg.inv(padded) * both, np.log(np.diagonal(root, axis1=2, axis2=3)).sum(axis=2)
+
+
+def _compiled() -> Any:
+    """The compiled functions; the first import compiles, or loads what an earlier process compiled, for all threads."""
+    with _importing:
+        from dask_em import compiled
+
+        return compiled

@@ -1,0 +1,322 @@
+"""One suite over both executors: the same table gives the same bits, whoever adds and however many there are.
+
+Clusters are real: processes on this machine, started once for the module.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from distributed import Client, LocalCluster
+
+from dask_em import GaussianMixture, MixtureModel
+from dask_em.data.sources import open_source
+from dask_em.errors import DataError, ObjectiveDecreasedError, TryAgainError
+from dask_em.execution import base
+from dask_em.execution.choose import open_executor
+from dask_em.execution.dask import DaskExecutor
+from dask_em.execution.local import LocalExecutor
+
+pytestmark = pytest.mark.xdist_group("clusters")
+
+ROWS = (1200, 0, 37, 800, 1, 0, 950, 512)
+"""Rows of the partitions: uneven, and some of them empty."""
+
+COLUMNS = {"gaussian": ["spend", "visits"], "categorical": ["town"], "poisson": ["children"]}
+
+
+def table() -> pd.DataFrame:
+    """Two groups of customers with holes, and an index that says nothing."""
+    rng, n = np.random.default_rng(11), sum(ROWS)
+    group = rng.random(n) < 0.4
+    frame = pd.DataFrame(
+        {
+            "key": np.arange(n) + 2**60,
+            "spend": np.where(group, 120.0, 40.0) + 25 * rng.standard_normal(n),
+            "visits": np.where(group, 4.0, 9.0) + 2 * rng.standard_normal(n),
+            "town": pd.array(np.where(rng.random(n) < np.where(group, 0.8, 0.3), "Bern", "Basel"), dtype="string"),
+            "children": rng.poisson(np.where(group, 3.0, 1.0)).astype(float),
+        }
+    )
+    for name in ("spend", "visits", "town", "children"):
+        frame.loc[rng.random(n) < 0.1, name] = None
+    return frame
+
+
+@contextmanager
+def cluster(n_workers: int) -> Iterator[Client]:
+    with (
+        LocalCluster(
+            n_workers=n_workers, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None
+        ) as own,
+        Client(own, set_as_default=False) as client,
+    ):
+        yield client
+
+
+@pytest.fixture(scope="module")
+def clients() -> Iterator[dict[int, Client]]:
+    with cluster(1) as one, cluster(2) as two, cluster(3) as three:
+        yield {1: one, 2: two, 3: three}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The table as Parquet: a file a partition, and row groups of 500 in each; two files hold no row."""
+    folder = tmp_path_factory.mktemp("conformance")
+    whole, start = pa.Table.from_pandas(table(), preserve_index=False), 0
+    for i, n in enumerate(ROWS):
+        pq.write_table(whole.slice(start, n), folder / f"part-{i}.parquet", row_group_size=500)
+        start += n
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def many_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of some hundred rows, so that a small table has a tree worth the name. Units are cut where the fit is driven."""
+    monkeypatch.setattr(base, "BLOCK_ROWS", 300)
+    monkeypatch.setattr(base, "ROWS_PER_PATTERN", 1)
+
+
+EXECUTORS = [
+    *(f"{n} thread{'s' * (n > 1)}" for n in (1, 2, 3)),
+    *(f"{n} worker{'s' * (n > 1)}" for n in (1, 2, 3)),
+    "address",
+]
+
+
+@pytest.fixture(params=EXECUTORS)
+def executor(request: pytest.FixtureRequest, clients: dict[int, Client]) -> Any:
+    """What a user may give as `executor`."""
+    if request.param == "address":
+        return clients[2].scheduler.address
+    n, kind = request.param.split()
+    return LocalExecutor(int(n)) if kind.startswith("thread") else clients[int(n)]
+
+
+def model(executor: Any, **settings: Any) -> MixtureModel:
+    own: dict[str, Any] = {"n_init": 2, "random_state": 3, "max_iter": 200, **COLUMNS, **settings}
+    return MixtureModel(2, executor=executor, **own)
+
+
+@pytest.fixture(scope="module")
+def expected(files: Path) -> MixtureModel:
+    """What one thread says, of the files."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(base, "BLOCK_ROWS", 300)
+        patch.setattr(base, "ROWS_PER_PATTERN", 1)
+        return model(LocalExecutor(1)).fit(files)
+
+
+def assert_same_bits(one: MixtureModel, two: MixtureModel) -> None:
+    assert one.log_likelihood_ == two.log_likelihood_
+    assert one.n_iter_ == two.n_iter_
+    assert one.n_scans_ == two.n_scans_
+    for name in ("weights_", "means_", "covariances_", "rates_"):
+        assert (getattr(one, name) == getattr(two, name)).all(), name
+    assert (one.probabilities_["town"] == two.probabilities_["town"]).all(axis=None)
+    pd.testing.assert_frame_equal(one.history_, two.history_, check_exact=True)
+
+
+def dask_frame(n: Sequence[int] = ROWS) -> Any:
+    import dask
+    import dask.dataframe as dd
+
+    whole, edges = table(), np.cumsum([0, *n])
+    parts = [whole.iloc[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return dd.from_delayed([dask.delayed(p) for p in parts], meta=whole.iloc[:0])
+
+
+# --- the same bits -----------------------------------------------------------------------------------------------
+
+
+def test_files_give_the_same_bits(executor: Any, files: Path, expected: MixtureModel) -> None:
+    assert len(open_source(str(files)).pieces) > len(ROWS)
+    assert_same_bits(model(executor).fit(files), expected)
+
+
+def test_frames_give_the_same_bits(executor: Any) -> None:
+    frame = dask_frame()
+    assert_same_bits(model(executor).fit(frame), model(LocalExecutor(1)).fit(frame))
+
+
+def test_another_cut_of_the_same_rows_gives_the_same_answer(executor: Any, expected: MixtureModel) -> None:
+    fitted = model(executor, tol=1e-10).fit(dask_frame((2000, 1500)))
+    closer = model(LocalExecutor(1), tol=1e-10).fit(table())
+    assert fitted.log_likelihood_ == pytest.approx(closer.log_likelihood_, rel=1e-10)
+    np.testing.assert_allclose(fitted.means_, closer.means_, rtol=1e-6)
+
+
+def test_a_table_in_memory_gives_the_same_bits(executor: Any) -> None:
+    frame = table()
+    assert_same_bits(model(executor).fit(frame), model(LocalExecutor(2)).fit(frame))
+
+
+def test_labels_and_weights_travel(executor: Any) -> None:
+    frame = table()
+    weight, labels = np.arange(len(frame)) % 3, (frame["key"] % 2).to_numpy()
+    one, two = (model(e, init=labels).fit(frame, sample_weight=weight) for e in (executor, LocalExecutor(1)))
+    assert_same_bits(one, two)
+
+
+def test_there_are_many_blocks() -> None:
+    """The suite would prove little on a tree of one leaf."""
+    source = open_source(table())
+    units = base.make_units(source.pieces, [len(table())], 4)
+    assert sum(u.n_blocks for u in units) > 8
+
+
+# --- scoring -----------------------------------------------------------------------------------------------------
+
+
+def test_lazy_scores_are_eager_scores(executor: Any, expected: MixtureModel) -> None:
+    frame, lazy = table(), dask_frame()
+    fitted = model(executor)
+    fitted.__dict__.update({n: v for n, v in vars(expected).items() if n.endswith("_")})
+    with open_executor(executor) as opened:
+        client = getattr(opened, "client", None)
+        for method in ("predict", "predict_proba", "score_samples"):
+            eager, promise = getattr(fitted, method)(frame), getattr(fitted, method)(lazy)
+            assert promise.npartitions == len(ROWS)
+            computed = promise.compute(scheduler="synchronous") if client is None else client.compute(promise).result()
+            assert (np.asarray(computed) == np.asarray(eager)).all()
+            assert (computed.index == frame.index).all()
+    assert fitted.score(lazy) == pytest.approx(fitted.score(frame), rel=1e-14)
+
+
+# --- the verbs ---------------------------------------------------------------------------------------------------
+
+
+def test_map_keeps_the_order(executor: Any) -> None:
+    with open_executor(executor) as opened:
+        assert opened.map(list("abcdefghij"), _tag) == [f"{i}{c}" for i, c in enumerate("abcdefghij")]
+        assert opened.map([], _tag) == []
+
+
+def test_reduce_adds_in_the_tree(executor: Any) -> None:
+    with open_executor(executor) as opened:
+        assert opened.reduce(list("abcdefghij"), _Shape) == _Shape("(((ab)(cd))((ef)(gh)))(ij)", ready=True)
+        assert opened.reduce(["a"], _Shape) == _Shape("a")
+
+
+def test_an_executor_that_was_given_stays_open(clients: dict[int, Client]) -> None:
+    with open_executor(clients[1]):
+        pass
+    assert clients[1].submit(_tag, 1, "a").result() == "1a"
+
+
+def _tag(i: int, piece: str) -> str:
+    return f"{i}{piece}"
+
+
+class _Shape:
+    """A value that remembers in which order it was added."""
+
+    def __init__(self, text: str, ready: bool = False) -> None:
+        self.text = f"({text})" if ready else text
+
+    def __add__(self, other: _Shape) -> _Shape:
+        return _Shape(self.text + other.text, ready=True)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Shape) and self.text == other.text
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+# --- what goes wrong ---------------------------------------------------------------------------------------------
+
+
+def test_an_error_in_a_task_arrives_as_it_was_raised(executor: Any, tmp_path: Path, files: Path) -> None:
+    bad = table()
+    bad.loc[3000, "children"] = -1.0
+    messages = set()
+    for own in (executor, LocalExecutor(1)):
+        with pytest.raises(DataError, match="'children' holds negative counts") as caught:
+            model(own).fit(bad)
+        messages.add(str(caught.value))
+    assert len(messages) == 1
+    (tmp_path / "a.parquet").write_bytes((files / "part-0.parquet").read_bytes())
+    damaged = open_source(str(tmp_path))
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 this is no table PAR1")
+    with pytest.raises(DataError, match=r"a\.parquet cannot be read"):
+        model(executor).fit(damaged)
+
+
+def test_an_error_of_the_m_step_arrives_as_it_was_raised(executor: Any) -> None:
+    def fall(state: Any, total: Any) -> Any:
+        raise ObjectiveDecreasedError("it fell")
+
+    with open_executor(executor) as opened, pytest.raises(ObjectiveDecreasedError, match="it fell"):
+        blocks = opened.open(base.make_units([1], [1], 1), lambda unit, pieces: [_Shape("a")])
+        opened.look(opened.fold(blocks, lambda state: lambda block: block, fall, opened.put(None)), str)
+
+
+def test_every_start_collapsed_is_the_same_error(executor: Any) -> None:
+    frame = pd.DataFrame({"x": [0.0, 0.0, 0.0, 1.0, 1.0]})
+    with pytest.raises(DataError, match="every start with 2 components collapsed"):
+        GaussianMixture(2, prior=None, random_state=0, executor=executor).fit(frame)
+
+
+def test_no_scheduler_at_an_address() -> None:
+    with pytest.raises(TryAgainError, match="no scheduler answers"), dask_timeout("1s"):
+        model("tcp://127.0.0.1:9").fit(table())
+
+
+@contextmanager
+def dask_timeout(seconds: str) -> Iterator[None]:
+    import dask
+
+    with dask.config.set({"distributed.comm.timeouts.connect": seconds}):
+        yield
+
+
+# --- a worker dies -----------------------------------------------------------------------------------------------
+
+
+class _Killer(DaskExecutor):
+    """An executor whose cluster loses a worker between two scans."""
+
+    scans = 0
+
+    def fold(self, *arguments: Any) -> Any:
+        out = super().fold(*arguments)
+        self.scans += 1
+        if self.scans == 3:
+            # The scan is over and its state is on a worker: what that worker held is lost.
+            out.result()
+            kill_a_worker(self.client)
+        return out
+
+
+def kill_a_worker(client: Client) -> None:
+    pids = client.run(os.getpid)
+    holders = [address for addresses in client.who_has().values() for address in addresses]
+    victim = max(sorted(pids), key=holders.count)
+    os.kill(pids[victim], signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while victim in client.scheduler_info()["workers"]:
+        assert time.monotonic() < deadline, "the scheduler did not notice"
+        time.sleep(0.05)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_killed_worker_costs_no_bit(files: Path, expected: MixtureModel) -> None:
+    with cluster(2) as client:
+        killer = _Killer(client)
+        assert_same_bits(model(killer).fit(files), expected)
+        assert killer.scans > 3

@@ -81,6 +81,8 @@ class DaskExecutor:
                 processes=True,
                 host="127.0.0.1",
                 dashboard_address=None,
+                # Status pages stay, without the dashboard, on any free port: the usual one may be another cluster's.
+                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
             )
             client = Client(cluster)
             self._own = [client, cluster]

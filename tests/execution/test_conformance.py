@@ -58,7 +58,12 @@ def table() -> pd.DataFrame:
 def cluster(n_workers: int) -> Iterator[Client]:
     with (
         LocalCluster(
-            n_workers=n_workers, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None
+            n_workers=n_workers,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address=None,
+            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
         ) as own,
         Client(own, set_as_default=False) as client,
     ):

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dask_em.families.base import Array, Family, Mask
+if TYPE_CHECKING:
+    from dask_em.families.base import Array, Family, Mask
 
 AVAILABLE = find_spec("numba") is not None
 
@@ -88,6 +90,4 @@ def precisions(covariances: Array, observed: Mask) -> tuple[Array, Array]:
 def _compiled() -> Any:
     """The compiled functions; the first import compiles, or loads what an earlier process compiled, for all threads."""
     with _importing:
-        from dask_em import compiled
-
-        return compiled
+        return import_module("dask_em.compiled")

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dask_em import kernels
 from dask_em.families.base import Array, Family, Mask, Plan
+from dask_em.kernels import fold, suits
 
 TILE_BYTES = 1 << 21
 """Features and scores of one tile: written once and read twice, so they should stay in the L2 cache."""
@@ -135,10 +135,10 @@ class Scorer:
 
     def fold_compiled(self, block: Block, runs: NDArray[np.int64], sizes: tuple[int, ...]) -> PatternSums | None:
         """The same under a mixture of these sizes by compiled code, where there is one for this model and block."""
-        if not kernels.suits(self.families, block.n_rows, self.natural, any(p.origins for p in self.plans)):
+        if not suits(self.families, block.n_rows, self.natural, any(p.origins for p in self.plans)):
             return None
         sums = np.zeros_like(self.natural)
-        top, total = kernels.fold(self.natural, block.values[0], runs, block.weight, sizes, sums)
+        top, total = fold(self.natural, block.values[0], runs, block.weight, sizes, sums)
         rows = slice(int(runs[0]), int(runs[-1]))
         log_density = top[:, rows] + np.log(total[:, rows]) + block.base[rows]
         return PatternSums(log_density @ block.weight[rows], sums)

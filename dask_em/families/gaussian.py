@@ -22,8 +22,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dask_em import kernels
 from dask_em.families.base import COLLAPSED_VARIANCE, Array, Mask, Params, Plan, per_candidate, ratio
+from dask_em.kernels import precisions
 
 EXPANDED_LIMIT = 1e6
 """Size of the terms of x'Σ⁻¹x relative to their sum beyond which adding them loses more than 1e-9 of the score."""
@@ -79,7 +79,7 @@ class Gaussian:
 
     def plan(self, params: GaussianParams, observed: Mask) -> Plan:
         d = self.n_columns
-        precision, half_log_det = kernels.precisions(params.covariances, observed)
+        precision, half_log_det = precisions(params.covariances, observed)
         origins = self._origins(params)
         means = params.means.copy()
         means[list(origins)] = 0.0  # values, and so sums, are about the origin there

@@ -5,6 +5,7 @@ Clusters are real: processes on this machine, started once for the module.
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import time
@@ -139,7 +140,7 @@ def dask_frame(n: Sequence[int] = ROWS) -> Any:
     import dask.dataframe as dd
 
     whole, edges = table(), np.cumsum([0, *n])
-    parts = [whole.iloc[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    parts = [whole.iloc[a:b] for a, b in itertools.pairwise(edges)]
     return dd.from_delayed([dask.delayed(p) for p in parts], meta=whole.iloc[:0])
 
 
@@ -194,8 +195,13 @@ def test_lazy_scores_are_eager_scores(executor: Any, expected: MixtureModel) -> 
         for method in ("predict", "predict_proba", "score_samples"):
             eager, promise = getattr(fitted, method)(frame), getattr(fitted, method)(lazy)
             assert promise.npartitions == len(ROWS)
-            computed = promise.compute(scheduler="synchronous") if client is None else client.compute(promise).result()
-            assert (np.asarray(computed) == np.asarray(eager)).all()
+            computed = here = promise.compute(scheduler="synchronous")
+            if client is not None:
+                computed = client.compute(promise).result()
+                assert (np.asarray(computed) == np.asarray(here)).all()
+            # Rows in other company may differ in the last bit, which never decides a segment here.
+            np.testing.assert_allclose(np.asarray(computed), np.asarray(eager), rtol=1e-12)
+            assert method != "predict" or (computed == eager).all()
             assert (computed.index == frame.index).all()
     assert fitted.score(lazy) == pytest.approx(fitted.score(frame), rel=1e-14)
 
@@ -266,9 +272,12 @@ def test_an_error_of_the_m_step_arrives_as_it_was_raised(executor: Any) -> None:
     def fall(state: Any, total: Any) -> Any:
         raise ObjectiveDecreasedError("it fell")
 
-    with open_executor(executor) as opened, pytest.raises(ObjectiveDecreasedError, match="it fell"):
+    def scan(opened: Any) -> Any:
         blocks = opened.open(base.make_units([1], [1], 1), lambda unit, pieces: [_Shape("a")])
-        opened.look(opened.fold(blocks, lambda state: lambda block: block, fall, opened.put(None)), str)
+        return opened.look(opened.fold(blocks, lambda state: lambda block: block, fall, opened.put(None)), str)
+
+    with open_executor(executor) as opened, pytest.raises(ObjectiveDecreasedError, match="it fell"):
+        scan(opened)
 
 
 def test_every_start_collapsed_is_the_same_error(executor: Any) -> None:
@@ -319,7 +328,6 @@ def kill_a_worker(client: Client) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_a_killed_worker_costs_no_bit(files: Path, expected: MixtureModel) -> None:
     with cluster(2) as client:
         killer = _Killer(client)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
-from dask_em import fitting, mixture
+from dask_em import fitting, kernels, mixture
 from dask_em.data.schema import Design
 from dask_em.data.sources import open_source, with_columns
 from dask_em.execution.local import LocalExecutor
@@ -362,6 +362,24 @@ def test_the_centred_form_is_the_expanded_form(case: Case, monkeypatch: pytest.M
     assert_same(centred_after, after, rtol=1e-11)
     for one, two in zip(centred_scores, scores, strict=True):
         assert_allclose(one, two, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.skipif(not kernels.AVAILABLE, reason="numba is not installed")
+@pytest.mark.parametrize("case", [c for c in CASES if set(c.roles) == {"gaussian", "pattern"}], ids=lambda c: c.name)
+def test_the_compiled_scan_is_the_plain_one(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = case.table(np.random.default_rng(12), 700)  # some tiles, and a rest
+    weight = np.random.default_rng(13).integers(0, 3, 700) + 0.5
+    model = case.model(table.append_column("w", pa.array(weight)), "weak", weight="w")
+    parameters = model.start(SIZES)
+    parameters.weights[:] = np.array([1.0, 0.0, 0.2, 0.5, 0.3, 1.0])
+    plain = model.e_step(parameters, SIZES)
+    listed = Model(model.table, model.schema, replace(model.mixture, patterns=None), model.expected)
+    for name in ("WORTHWHILE", "WORTHWHILE_PATTERNS"):
+        monkeypatch.setattr(kernels, name, 0)
+    fresh = parameters.take(np.arange(sum(SIZES)))
+    assert_same(model.e_step(fresh, SIZES, model.blocks(2)), plain)
+    monkeypatch.setattr(mixture, "PLAN_BYTES", 1 << 12)
+    assert_same(listed.e_step(fresh, SIZES, listed.blocks(2)), plain)
 
 
 def precise_log_density(x: Array, mean: Array, covariance: Array) -> NDArray[np.longdouble]:

@@ -98,17 +98,20 @@ def load(path: str | os.PathLike[str]) -> Any:
     folder = Path(path)
     try:
         document = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-        with np.load(folder / "arrays.npz", allow_pickle=False) as stored:
+        # Opened here, because NumPy leaves the file open when it is damaged.
+        with (folder / "arrays.npz").open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = dict(stored)
     except FileNotFoundError:
         raise DataError(f"{folder} holds no saved model: give the folder that has model.json and arrays.npz") from None
     except (OSError, ValueError, zipfile.BadZipFile):
         raise DataError(f"the model in {folder} is damaged: save it again") from None
+    if not isinstance(document, dict):
+        raise DataError(f"the model in {folder} is damaged: save it again")
     if document.get("format") != FORMAT or document.get("estimator") not in ESTIMATORS:
         raise DataError(f"the model in {folder} was saved by another version of dask_em: save it again with this one")
     try:
         return _rebuild(document, arrays)
-    except (KeyError, TypeError, ValueError, IndexError):
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError):
         raise DataError(f"the model in {folder} is damaged: save it again") from None
 
 

@@ -365,7 +365,7 @@ def test_the_centred_form_is_the_expanded_form(case: Case, monkeypatch: pytest.M
 
 
 @pytest.mark.skipif(not kernels.AVAILABLE, reason="numba is not installed")
-@pytest.mark.parametrize("case", [c for c in CASES if set(c.roles) == {"gaussian", "pattern"}], ids=lambda c: c.name)
+@pytest.mark.parametrize("case", [c for c in CASES if c.name[:3] in ("VVV", "EEE")], ids=lambda c: c.name)
 def test_the_compiled_scan_is_the_plain_one(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     table = case.table(np.random.default_rng(12), 700)  # some tiles, and a rest
     weight = np.random.default_rng(13).integers(0, 3, 700) + 0.5

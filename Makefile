@@ -15,13 +15,13 @@ demo: $(READY) ## Segment real customers and run the textbook's coins, into outp
 	$(BIN)/dask-em run conf/coin_flips.yaml
 
 test: $(READY) ## Run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY) ## Check style, types and spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/codespell --ignore-words-list ouput,tabel,gausian dask_em pipelines tests conf docs README.md
+	$(BIN)/codespell --ignore-words-list ouput,tabel,gausian,twon dask_em pipelines tests conf docs README.md
 
 schema: $(READY) ## Renew the JSON Schema of job files
 	$(BIN)/dask-em schema > conf/job.schema.json

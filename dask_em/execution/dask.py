@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count, pairwise
 from typing import Any
+from uuid import uuid4
 
 import dask
 import dask.dataframe as dd
@@ -90,7 +91,7 @@ class DaskExecutor:
             client = Client(client, set_as_default=False)
             self._own = [client]
         self.client: Any = client
-        self._names = count()
+        self._token, self._names = uuid4().hex[:12], count()
 
     def close(self) -> None:
         """Stop what was started here."""
@@ -140,7 +141,7 @@ class DaskExecutor:
         with warnings.catch_warnings():
             # The rows of a table in memory are part of the recipe, so that a lost worker costs nothing: they have to travel.
             warnings.filterwarnings("ignore", "(?s).*Sending large graph")
-            return self.client.submit(function, *args, key=f"em-{name}-{id(self):x}-{next(self._names)}", pure=False)
+            return self.client.submit(function, *args, key=f"em-{name}-{self._token}-{next(self._names)}", pure=False)
 
     def _resolved(self, piece: Any) -> Any:
         return self.client.compute(piece.delayed) if isinstance(piece, LazyPiece) else piece

@@ -35,8 +35,6 @@ SMALL = (
 
 SVG = "{http://www.w3.org/2000/svg}"
 
-pytestmark = pytest.mark.xdist_group("pipelines")
-
 
 def start(job: str, output: Path, *options: str) -> subprocess.Popen[str]:
     command = [BIN, "run", ROOT / "conf" / f"{job}.yaml", "--set", f"output={output}", "--output", "json", *options]

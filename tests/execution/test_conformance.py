@@ -29,8 +29,6 @@ from dask_em.execution.choose import open_executor
 from dask_em.execution.dask import DaskExecutor
 from dask_em.execution.local import LocalExecutor
 
-pytestmark = pytest.mark.xdist_group("clusters")
-
 ROWS = (1200, 0, 37, 800, 1, 0, 950, 512)
 """Rows of the partitions: uneven, and some of them empty."""
 

@@ -12,8 +12,11 @@ if TYPE_CHECKING:
         GaussianMixture,
         LatentClassAnalysis,
         MixtureModel,
+        MultivariateNormal,
         PoissonMixture,
     )
+    from dask_em.imputation.pooling import pool
+    from dask_em.priors import InverseWishart, Ridge
     from dask_em.search import choose_n_components
 
 __version__ = "0.1.0"
@@ -21,22 +24,30 @@ __version__ = "0.1.0"
 _HOME = {
     "BinomialMixture": "dask_em.estimators",
     "GaussianMixture": "dask_em.estimators",
+    "InverseWishart": "dask_em.priors",
     "LatentClassAnalysis": "dask_em.estimators",
     "MixtureModel": "dask_em.estimators",
+    "MultivariateNormal": "dask_em.estimators",
     "PoissonMixture": "dask_em.estimators",
+    "Ridge": "dask_em.priors",
     "choose_n_components": "dask_em.search",
     "load": "dask_em.artifact",
+    "pool": "dask_em.imputation.pooling",
     "save": "dask_em.artifact",
 }
 
 __all__ = [
     "BinomialMixture",
     "GaussianMixture",
+    "InverseWishart",
     "LatentClassAnalysis",
     "MixtureModel",
+    "MultivariateNormal",
     "PoissonMixture",
+    "Ridge",
     "choose_n_components",
     "load",
+    "pool",
     "save",
 ]
 

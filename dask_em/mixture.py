@@ -117,10 +117,10 @@ class Mixture:
             return lambda block: fold(scorer, block, block.runs)
 
         def lifted(block: Block, own: slice) -> Sums:
-            scorer = self._scorer(parameters, block.observed[own])
+            scorer = self.scorer(parameters, block.observed[own])
             return scorer.lift(fold(scorer, block, block.runs[own.start : own.stop + 1]))
 
-        return lambda block: reduce(add, (lifted(block, own) for own in self._slices(parameters, block)))
+        return lambda block: reduce(add, (lifted(block, own) for own in self.slices(parameters, len(block.observed))))
 
     def _holds_patterns(self, n_components: int) -> bool:
         return self.patterns is not None and len(self.patterns) * self._pattern_bytes(n_components) <= PLAN_BYTES
@@ -129,9 +129,9 @@ class Mixture:
         d = max((f.n_columns for f in self.families if f.by_pattern), default=0)
         return 8 * n_components * (2 * self.n_features + 5 * d * d)
 
-    def _slices(self, parameters: Parameters, block: Block) -> list[slice]:
+    def slices(self, parameters: Parameters, n: int) -> list[slice]:
+        """Runs of n patterns, few enough at a time that their natural parameters stay small."""
         step = max(1, PLAN_BYTES // self._pattern_bytes(len(parameters.weights)))
-        n = len(block.observed)
         return [slice(start, min(start + step, n)) for start in range(0, n, step)]
 
     def _whole(self, parameters: Parameters) -> Scorer:
@@ -140,10 +140,11 @@ class Mixture:
         latest = _latest
         if latest is None or latest[0] is not parameters or latest[1] is not self:
             assert self.patterns is not None
-            latest = _latest = (parameters, self, self._scorer(parameters, self.patterns))
+            latest = _latest = (parameters, self, self.scorer(parameters, self.patterns))
         return latest[2]
 
-    def _scorer(self, parameters: Parameters, observed: Mask) -> Scorer:
+    def scorer(self, parameters: Parameters, observed: Mask) -> Scorer:
+        """Parameters made ready for rows with these (P, d) masks."""
         with np.errstate(divide="ignore"):
             log_weights = np.maximum(np.log(parameters.weights), -1e300)
         return Scorer(self.families, log_weights, parameters.parts, observed)
@@ -158,8 +159,8 @@ class Mixture:
         """Responsibilities (k, n) and log densities (n,) of a block's rows under one candidate."""
         responsibilities = np.empty((len(parameters.weights), block.n_rows))
         log_density = np.empty(block.n_rows)
-        for own in self._slices(parameters, block):
-            scorer = self._scorer(parameters, block.observed[own])
+        for own in self.slices(parameters, len(block.observed)):
+            scorer = self.scorer(parameters, block.observed[own])
             centred = scorer.centred()
             for tile in scorer.tiles(block, block.runs[own.start : own.stop + 1]):
                 tile.score(centred)

@@ -143,6 +143,22 @@ class Scorer:
         log_density = top[:, rows] + np.log(total[:, rows]) + block.base[rows]
         return PatternSums(log_density @ block.weight[rows], sums)
 
+    def evaluate(self, sums: Array, base: Array) -> PatternSums:
+        """What `fold` returns for candidates of one component, from (P, C, q) sums of weights times features.
+
+        With one component the responsibilities are the row weights, so those sums hold whatever the parameters are: rows are not needed again.
+        `base` (C,) is the weighted sum of the rows' base measures.
+        """
+        log_likelihood = base + np.einsum("pcq,pcq->c", self.natural, sums)
+        for c in self.centred():
+            sums = sums.copy()
+            own, log_prob = c.family.sums_about(
+                c.plan, c.component, sums[:, c.component, 0], sums[:, c.component, c.own]
+            )
+            sums[:, c.component, c.own] = own
+            log_likelihood[c.component] += log_prob.sum()
+        return PatternSums(log_likelihood, sums)
+
     def centred(self) -> list[_Centred]:
         """The components that are scored about their own mean, with room for their sums."""
         return [
@@ -198,6 +214,24 @@ class Tile:
 
     def _in_block(self, own: slice) -> slice:
         return slice(self.rows.start + own.start, self.rows.start + own.stop)
+
+
+def weighted_features(family: Family, block: Block, weights: Array) -> Array:
+    """(P, R, 1 + q) sums of (R, n) weights times the features of the only family of a block, by pattern."""
+    q = 1 + family.n_features
+    sums = np.zeros((len(block.observed), len(weights), q))
+    runs, step = block.runs, tile_rows(len(weights), q)
+    for start in range(0, block.n_rows, step):
+        stop = min(start + step, block.n_rows)
+        features = _buffer("features", q, step)[:, : stop - start]
+        features[0] = 1.0
+        family.features(block.values[0][:, start:stop], features[1:])
+        first, last = np.searchsorted(runs, [start, stop - 1], side="right") - 1
+        edges = np.clip(runs[first : last + 2], start, stop).tolist()
+        for p, a, b in zip(range(first, last + 1), edges, edges[1:]):
+            if b > a:
+                sums[p] += weights[:, a:b] @ features[:, a - start : b - start].T
+    return sums
 
 
 Respond = Callable[[Tile, list[_Centred]], Array]

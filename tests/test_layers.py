@@ -17,16 +17,21 @@ ROOT = Path(__file__).parents[1]
 
 HEIGHT = {
     "errors": 0,
+    "randomness": 0,
+    "priors": 1,
     "compiled": 1,
     "families": 1,
     "kernels": 1,
     "scan": 2,
     "mixture": 2,
+    "normal": 2,
     "em": 3,
     "data": 3,
     "execution": 3,
     "model": 4,
     "fitting": 4,
+    "normal_fitting": 4,
+    "imputation": 4,
     "scoring": 4,
     "segments": 4,
     "search": 4,
@@ -46,6 +51,9 @@ What has the same height may import each other, but for em, data and execution.
 
 ALLOWED = {
     "errors": set(),
+    "randomness": {"numpy"},
+    "priors": {"numpy"},
+    "normal": {"numpy"},
     "families": {"numpy"},
     "kernels": {"numpy"},
     "compiled": {"numpy", "numba"},

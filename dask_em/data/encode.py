@@ -52,6 +52,12 @@ def encode_rows(table: pa.Table, schema: Schema) -> tuple[Block, NDArray[np.int6
     return _block(values, np.ones(table.num_rows), base, seen, schema, None, None)
 
 
+def encode_weighted(table: pa.Table, schema: Schema, weight: NDArray[np.float64]) -> tuple[Block, NDArray[np.int64]]:
+    """Encode rows with their weights for one pass, by the patterns that they have; returns the block and the order of its rows."""
+    values, base, seen = _values(table, schema)
+    return _block(values, weight, base, seen, schema, None, None)
+
+
 def encode_sample(sample: pa.Table, schema: Schema) -> Block:
     """Encode the profile's sample, with its summed weights."""
     values, base, seen = _values(sample, schema)

@@ -28,6 +28,10 @@ PIECE_ROWS = 1 << 17
 class Piece(Protocol):
     """Some consecutive rows of a table."""
 
+    @property
+    def origin(self) -> tuple[str, int]:
+        """Where the rows come from: a name, and the position of the first row under it."""
+
     def read(self, columns: Sequence[str]) -> pa.Table:
         """The rows with (at least) these columns."""
 
@@ -60,6 +64,7 @@ class FramePiece:
 
     frame: pd.DataFrame
     names: tuple[str, ...]
+    origin: tuple[str, int] = ("", 0)
 
     def read(self, columns: Sequence[str]) -> pa.Table:
         own = [_arrow(self.frame.iloc[:, self.names.index(name)], name) for name in columns]
@@ -72,6 +77,7 @@ class ArrayPiece:
 
     array: np.ndarray
     names: tuple[str, ...]
+    origin: tuple[str, int] = ("", 0)
 
     def read(self, columns: Sequence[str]) -> pa.Table:
         own = [_arrow(np.ascontiguousarray(self.array[:, self.names.index(name)]), name) for name in columns]
@@ -94,6 +100,7 @@ class ArrowPiece:
     """Rows of an Arrow table."""
 
     table: pa.Table
+    origin: tuple[str, int] = ("", 0)
 
     def read(self, columns: Sequence[str]) -> pa.Table:
         return self.table.select(list(columns))
@@ -105,7 +112,12 @@ class ParquetPiece:
 
     path: str
     row_group: int
+    name: str
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def origin(self) -> tuple[str, int]:
+        return f"{self.name} {self.row_group}", 0
 
     def read(self, columns: Sequence[str]) -> pa.Table:
         try:
@@ -121,7 +133,12 @@ class CsvPiece:
 
     path: str
     types: tuple[tuple[str, str], ...]
+    name: str
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def origin(self) -> tuple[str, int]:
+        return self.name, 0
 
     def read(self, columns: Sequence[str]) -> pa.Table:
         types = {name: pa.type_for_alias(kind) for name, kind in self.types if name in columns}
@@ -148,6 +165,10 @@ class WithColumns:
 
     piece: Piece
     extra: pa.Table
+
+    @property
+    def origin(self) -> tuple[str, int]:
+        return self.piece.origin
 
     def read(self, columns: Sequence[str]) -> pa.Table:
         own = [c for c in columns if c not in self.extra.column_names]
@@ -186,10 +207,10 @@ def open_source(
         X = X.to_frame()
     if isinstance(X, pd.DataFrame):
         names = _unique([str(c) for c in X.columns])
-        return Source(names, tuple(FramePiece(X.iloc[a:b], names) for a, b in cuts(len(X))), n_rows=len(X))
+        return Source(names, tuple(FramePiece(X.iloc[a:b], names, ("", a)) for a, b in cuts(len(X))), n_rows=len(X))
     if hasattr(X, "__arrow_c_stream__"):
         table = X if isinstance(X, pa.Table) else pa.RecordBatchReader.from_stream(X).read_all()
-        pieces = tuple(ArrowPiece(table.slice(a, b - a)) for a, b in cuts(table.num_rows))
+        pieces = tuple(ArrowPiece(table.slice(a, b - a), ("", a)) for a, b in cuts(table.num_rows))
         return Source(_unique(table.column_names), pieces, n_rows=table.num_rows)
     array = np.asarray(X)
     if array.ndim != 2:
@@ -197,7 +218,7 @@ def open_source(
     if array.dtype.kind == "c":
         raise DataError("Complex data not supported: split it into real and imaginary columns")
     names = tuple(f"x{j}" for j in range(array.shape[1]))
-    return Source(names, tuple(ArrayPiece(array[a:b], names) for a, b in cuts(len(array))), n_rows=len(array))
+    return Source(names, tuple(ArrayPiece(array[a:b], names, ("", a)) for a, b in cuts(len(array))), n_rows=len(array))
 
 
 def cuts(n: int) -> list[tuple[int, int]]:
@@ -239,7 +260,9 @@ def _files(path: str, types: Mapping[str, str], options: Mapping[str, Any]) -> S
         except (OSError, ValueError) as error:
             raise _unreadable(paths[0], error) from None
         return Source(
-            _unique([str(c) for c in head.columns]), tuple(CsvPiece(p, declared, options) for p in paths), where
+            _unique([str(c) for c in head.columns]),
+            tuple(CsvPiece(p, declared, _below(path, p), options) for p in paths),
+            where,
         )
     pieces: list[Piece] = []
     columns: tuple[str, ...] = ()
@@ -248,7 +271,7 @@ def _files(path: str, types: Mapping[str, str], options: Mapping[str, Any]) -> S
             with fsspec.open(p, "rb", **options) as file:
                 metadata = pq.ParquetFile(file)
                 names = tuple(metadata.schema_arrow.names)
-                pieces += [ParquetPiece(p, i, options) for i in range(metadata.num_row_groups)]
+                pieces += [ParquetPiece(p, i, _below(path, p), options) for i in range(metadata.num_row_groups)]
         except (pa.ArrowException, OSError) as error:
             raise _unreadable(p, error) from None
         if columns and (lost := [c for c in columns if c not in names]):
@@ -274,6 +297,12 @@ def _listing(path: str, options: Mapping[str, Any]) -> list[str]:
     if not data:
         raise DataError(f"no Parquet or CSV file at {path}: check the path")
     return [fs.unstrip_protocol(f) if remote else f for f in data]
+
+
+def _below(path: str, file: str) -> str:
+    """How a file is called below the folder that was given, so that its name does not depend on where the folder is."""
+    root = path.rstrip("/") + "/"
+    return file.removeprefix(root) if file.startswith(root) else file.rsplit("/", 1)[-1]
 
 
 def _unreadable(path: str, error: Exception) -> DataError:

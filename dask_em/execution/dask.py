@@ -31,16 +31,18 @@ class LazyPiece:
     """A partition of a Dask dataframe, as a piece that is computed when it is needed."""
 
     delayed: Any
+    origin: tuple[str, int]
 
     def read(self, columns: Sequence[str]) -> Any:
         """Compute the partition in this thread and read it."""
         return self.delayed.compute(scheduler="synchronous").read(columns)
 
 
-def frame_pieces(frame: Any, wrap: Callable[[Any], Any]) -> tuple[LazyPiece, ...]:
-    """The partitions of a Dask dataframe, each made a piece by `wrap`."""
+def frame_pieces(frame: Any, wrap: Callable[..., Any]) -> tuple[LazyPiece, ...]:
+    """The partitions of a Dask dataframe, each made a piece by `wrap(partition, origin=...)`."""
     make = dask.delayed(wrap, pure=True, traverse=False)
-    return tuple(LazyPiece(make(p)) for p in frame.to_delayed())
+    origins = ((f"partition {i}", 0) for i in range(frame.npartitions))
+    return tuple(LazyPiece(make(p, origin=o), o) for p, o in zip(frame.to_delayed(), origins))
 
 
 def is_frame(X: Any) -> bool:

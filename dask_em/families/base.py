@@ -91,6 +91,9 @@ class Family(Protocol):
     def log_prob_centred(self, plan: Plan, pattern: int, component: int, centred: Array) -> Array:
         """The value-dependent log density of a component with an origin of its own, from values minus that origin."""
 
+    def sums_about(self, plan: Plan, component: int, weight: Array, sums: Array) -> tuple[Array, Array]:
+        """(P, q) feature sums of a component with an origin, turned into sums about it, and their (P,) log densities."""
+
     def m_step(self, stats: Array, params: Any, sizes: Sequence[int]) -> Any:
         """The parameters that maximise expected log-likelihood plus log prior."""
 
@@ -122,6 +125,9 @@ class Plain:
         return sums.sum(axis=0)
 
     def log_prob_centred(self, plan: Plan, pattern: int, component: int, centred: Array) -> Array:
+        raise AssertionError("a family without origins has no centred form")
+
+    def sums_about(self, plan: Plan, component: int, weight: Array, sums: Array) -> tuple[Array, Array]:
         raise AssertionError("a family without origins has no centred form")
 
 

@@ -42,11 +42,15 @@ class GaussianParams(Params):
 
 @dataclass(frozen=True)
 class Gaussian:
-    """Settings: covariance model, number of columns, and the prior's pseudo-rows."""
+    """Settings: covariance model, number of columns, the prior's pseudo-rows and their (d, d) covariance.
+
+    Without a covariance of its own the prior has the one of the weak prior, see `_prior_covariance`.
+    """
 
     model: Literal["VVV", "EEE"]
     n_columns: int
     prior: float = 0.0
+    prior_covariance: tuple[tuple[float, ...], ...] | None = None
 
     by_pattern = True
 
@@ -104,6 +108,17 @@ class Gaussian:
         whitened = np.linalg.solve(root, centred[seen])
         return -0.5 * (whitened * whitened).sum(axis=0)
 
+    def sums_about(self, plan: Plan, component: int, weight: Array, sums: Array) -> tuple[Array, Array]:
+        """For a component with an origin: (P, q) sums of x turned into sums of x - origin, and their (P,) value-dependent log density."""
+        origin, observed, d = plan.origins[component], plan.extra[3], self.n_columns
+        i, j = self._triangle
+        moved = np.where(observed, origin, 0.0)
+        out = np.empty_like(sums)
+        out[:, :d] = sums[:, :d] - weight[:, None] * moved
+        out[:, d:] = sums[:, d:] - moved[:, i] * sums[:, j] - moved[:, j] * out[:, i]
+        precision = plan.extra[0][component, :, 1:, 1:][:, i, j] * np.where(i == j, -0.5, -1.0)
+        return out, (precision * out[:, d:]).sum(axis=1)
+
     def lift(self, params: GaussianParams, plan: Plan, observed: Mask, weight: Array, sums: Array) -> Array:
         whole = observed.all(axis=1)
         stats = np.concatenate([weight[whole].sum(axis=0)[:, None], sums[whole].sum(axis=0)], axis=1)
@@ -151,22 +166,25 @@ class Gaussian:
             origin[k] = mean
         shift = ratio(x, n, params.means - origin)
         scatter -= n[:, :, None] * shift[:, :, None] * shift[:, None, :]
-        scatter += self.prior * self._prior_scale(sizes)[:, None, None] * np.eye(d)
+        scatter += self.prior * self._prior_covariance(sizes)
         n = n + self.prior
         if self.model == "EEE":
             scatter, n = per_candidate(scatter, sizes), per_candidate(n, sizes)
         return GaussianParams(origin + shift, ratio(scatter, n[:, :, None], params.covariances))
 
-    def _prior_scale(self, sizes: Sequence[int]) -> Array:
+    def _prior_covariance(self, sizes: Sequence[int]) -> Array:
         """S0 = diag(column variances) / k^(2/d), Fraley and Raftery (2007); the column variances are 1 here."""
-        return np.repeat(np.asarray(sizes, dtype=np.float64) ** (-2 / self.n_columns), sizes)
+        if self.prior_covariance is not None:
+            return np.array(self.prior_covariance)
+        scale = np.repeat(np.asarray(sizes, dtype=np.float64) ** (-2 / self.n_columns), sizes)
+        return scale[:, None, None] * np.eye(self.n_columns)
 
     def log_prior(self, params: GaussianParams, sizes: Sequence[int]) -> Array:
         if not self.prior:
             return np.zeros(len(params.means))
-        trace = np.trace(np.linalg.inv(params.covariances), axis1=1, axis2=2)
-        log_det = np.linalg.slogdet(params.covariances)[1]
-        return -0.5 * self.prior * (log_det + self._prior_scale(sizes) * trace)
+        precision = np.linalg.inv(params.covariances)
+        trace = (precision * self._prior_covariance(sizes)).sum(axis=(1, 2))
+        return -0.5 * self.prior * (np.linalg.slogdet(params.covariances)[1] + trace)
 
     def collapsed(self, params: GaussianParams) -> Mask:
         variances = np.diagonal(params.covariances, axis1=1, axis2=2)

@@ -1,0 +1,94 @@
+"""The scan that gathers everything a multivariate normal needs: sums by missingness pattern, for the row weights and for bootstrap replicates of them.
+
+Shift and scale are provisional where nothing was profiled before; the sums are turned into those of the right ones afterwards (see normal).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dask_em.data import columns as col
+from dask_em.data.encode import encode_weighted
+from dask_em.data.keys import row_keys
+from dask_em.data.profile import Moments, weighted_rows
+from dask_em.data.schema import Design, Schema
+from dask_em.normal import NormalSums, collect
+from dask_em.randomness import bootstrap_counts
+
+MAX_BYTES = 1 << 27
+"""Sums by pattern beyond this (128 MB) are given up: rows are then scanned in every iteration."""
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """Replicates of a table: how many, from which seed, and the columns that name a row."""
+
+    n_replicates: int = 0
+    seed: int = 0
+    key: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What the scan found; adds up over rows.
+
+    Attributes
+    ----------
+    piece_rows : rows of each piece, in order
+    rows, weight : rows with a positive weight, and their total weight
+    sums : of R = 1 + replicates vectors of weights, the first being the row weights; None where there were too many patterns
+    """
+
+    piece_rows: tuple[int, ...]
+    rows: int
+    weight: float
+    sums: NormalSums | None
+
+    def __add__(self, other: Gathered) -> Gathered:
+        sums = None
+        if self.sums is not None and other.sums is not None:
+            sums = _bounded(self.sums + other.sums)
+        return Gathered(self.piece_rows + other.piece_rows, self.rows + other.rows, self.weight + other.weight, sums)
+
+
+def _bounded(sums: NormalSums) -> NormalSums | None:
+    return sums if sums.sums.nbytes <= MAX_BYTES else None
+
+
+def gather(piece: Any, schema: Schema, bootstrap: Bootstrap) -> Gathered:
+    """Gather the rows of a piece.
+
+    Raises
+    ------
+    DataError
+        A cell that the model cannot take.
+    """
+    design = schema.design
+    table = piece.read((*design.columns, *(k for k in bootstrap.key if k not in design.columns)))
+    n = table.num_rows
+    kept, weight = weighted_rows(table, design)
+    block, order = encode_weighted(kept, schema, weight)
+    weights = block.weight[None]
+    if bootstrap.n_replicates:
+        keys = row_keys(table, bootstrap.key, piece.origin)
+        if design.weight is not None:
+            keys = keys[col.numeric(table, design.weight) > 0]
+        counts = bootstrap_counts(keys[order], bootstrap.seed, range(bootstrap.n_replicates))
+        weights = np.concatenate([weights, counts * block.weight])
+    sums = collect(block, weights, np.array(schema.shift), np.array(schema.scale))
+    return Gathered((n,), kept.num_rows, float(weight.sum()), _bounded(sums))
+
+
+def provisional(design: Design, i: int, piece: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Shift and scale of the gaussian columns in one piece: good enough to gather with, if the piece is like the others."""
+    table, weight = weighted_rows(piece.read(design.columns), design)
+    moments = [
+        Moments.of(col.transformed(col.numeric(table, name), name, design.transform(name))[0], weight)
+        for name in design.gaussian
+    ]
+    scale = [m.deviation if m.deviation > abs(m.mean) * 1e-15 else 1.0 for m in moments]
+    return np.array([m.mean for m in moments]), np.array(scale)

@@ -1,0 +1,89 @@
+"""What names a row, as a 64-bit word: the contents of its key columns, or else where it stands.
+
+Random numbers hang on these words, so they must not depend on how a table is cut: a row of a table in memory is named by its position, a row of a file by (file, row
+group, offset), and a partition of a Dask dataframe, which does not know how many rows stand before it, by (partition, offset).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dask_em.data.columns import plain
+from dask_em.errors import DataError
+from dask_em.randomness import Words, mix
+
+KEPT = 1 << 20
+"""Keys kept to look for repeated ones: exact up to a million rows, a sample by hash beyond."""
+
+
+def word(name: str) -> int:
+    """A 64-bit word of a text."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+
+
+def row_keys(table: pa.Table, key: Sequence[str], origin: tuple[str, int]) -> Words:
+    """One word for each row, from its key columns, or from (name, position of the first row) where there are none."""
+    if not key:
+        name, first = origin
+        return mix(np.arange(first, first + table.num_rows, dtype=np.uint64), word(name))
+    words = np.zeros(table.num_rows, dtype=np.uint64)
+    for name in key:
+        words = mix(words, cell_words(plain(table.column(name)), name))
+    return words
+
+
+def cell_words(array: pa.Array, name: str) -> Words:
+    """A word for each key cell; equal numbers are equal whatever their width."""
+    if array.null_count:
+        raise DataError(f"key column {name!r} holds missing cells: give every row a key")
+    if pa.types.is_integer(array.type):
+        wide = pa.uint64() if pa.types.is_uint64(array.type) else pa.int64()
+        return pc.cast(array, wide).to_numpy(zero_copy_only=False).view(np.uint64)
+    if pa.types.is_floating(array.type) or pa.types.is_nested(array.type):
+        raise DataError(f"key column {name!r} has the type {array.type}: use integers, text or dates as keys")
+    return pd.util.hash_array(np.asarray(pc.cast(array, pa.string()).to_numpy(zero_copy_only=False)), categorize=False)
+
+
+@dataclass(frozen=True)
+class KeySet:
+    """What shows that two tables have the same rows: how many, the sum of their keys, and whether one came twice.
+
+    Attributes
+    ----------
+    rows : number of rows
+    total : sum of the keys, modulo 2^64
+    smallest : the smallest keys, sorted, each once
+    repeated : whether one of the smallest came twice
+    """
+
+    rows: int
+    total: int
+    smallest: Words
+    repeated: bool
+
+    @staticmethod
+    def of(keys: Words) -> KeySet:
+        kept = np.sort(mix(keys))
+        twice = bool((kept[1:] == kept[:-1]).any())
+        return KeySet(len(keys), int(np.add.reduce(keys, dtype=np.uint64)), np.unique(kept)[:KEPT], twice)
+
+    def __add__(self, other: KeySet) -> KeySet:
+        both = np.sort(np.concatenate([self.smallest, other.smallest]))
+        if len(self.smallest) == KEPT or len(other.smallest) == KEPT:
+            # Only where both lists are complete can a missing partner be told from one that was dropped.
+            ends = [s[-1] for s in (self.smallest, other.smallest) if len(s) == KEPT]
+            both = both[both <= min(ends)]
+        twice = bool((both[1:] == both[:-1]).any())
+        return KeySet(
+            self.rows + other.rows,
+            (self.total + other.total) % 2**64,
+            np.unique(both)[:KEPT],
+            self.repeated or other.repeated or twice,
+        )

@@ -1,0 +1,275 @@
+"""From a table to a fitted multivariate normal: one scan to gather, EM in memory.
+
+    gather (1 scan, shift and scale provisional) -> sums in the right units -> ask/tell on the sums
+
+Where the table has too many missingness patterns to keep their sums, rows are scanned in every iteration instead, by the same fit as a mixture of one component.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+
+from dask_em import fitting
+from dask_em.data.gather import Bootstrap, Gathered, gather, provisional
+from dask_em.data.schema import Design, Schema
+from dask_em.data.sources import Source
+from dask_em.em import loop
+from dask_em.em.stopping import Verdict
+from dask_em.errors import ConfigurationError, ConvergenceWarning, DataError
+from dask_em.execution.base import Executor
+from dask_em.families import Gaussian
+from dask_em.families.base import Array
+from dask_em.families.gaussian import GaussianParams
+from dask_em.mixture import Mixture, Parameters
+from dask_em.model import FittedMixture
+from dask_em.normal import NormalSums, e_step, spread_along
+from dask_em.priors import InverseWishart, Ridge
+
+Prior = Literal["weak"] | Ridge | InverseWishart | None
+
+FAR = 100.0
+"""Deviations between the provisional shift and the mean beyond which the sums have lost digits and are gathered again."""
+
+COLLINEAR = 1e-10
+"""Variance of a combination of columns, relative to theirs, below which it is nothing but rounding."""
+
+
+@dataclass(frozen=True)
+class NormalFit:
+    """A fitted normal, with what its uncertainty is computed from.
+
+    Attributes
+    ----------
+    schema, family : columns with shift and scale; the normal and its prior
+    candidates : the fit to the row weights, and to each bootstrap replicate
+    sums : by pattern, in the units of the schema; None where rows were scanned
+    weight : total row weight
+    """
+
+    schema: Schema
+    family: Gaussian
+    candidates: tuple[loop.Candidate, ...]
+    sums: NormalSums | None
+    rows: int
+    weight: float
+    n_scans: int
+
+    @property
+    def best(self) -> loop.Candidate:
+        return self.candidates[0]
+
+    def fitted(self, candidate: loop.Candidate) -> FittedMixture:
+        assert candidate.parameters is not None
+        return FittedMixture(self.schema.for_rows(), Mixture((self.family,), None), candidate.parameters)
+
+
+def fit(
+    source: Source,
+    design: Design,
+    prior: Prior,
+    tol: float,
+    max_iter: int,
+    executor: Executor,
+    *,
+    schema: Schema | None = None,
+    bootstrap: Bootstrap = Bootstrap(),  # noqa: B008
+) -> NormalFit:
+    """Fit one multivariate normal, and one for each bootstrap replicate, in one scan.
+
+    Parameters
+    ----------
+    schema : what a profile has found already; without it shift and scale come from the first piece and are corrected afterwards
+    """
+    _check_settings(prior, tol, max_iter)
+    design.check(source.columns, source.where)
+    if not source.pieces:
+        raise DataError("the table has no rows (0 sample(s)): give at least one row")
+    n_scans = 0
+    if schema is None:
+        shift, scale = executor.map(source.pieces[:1], partial(provisional, design))[0]
+        schema = Schema(design, tuple(shift.tolist()), tuple(scale.tolist()), ())
+    for _ in range(2):
+        found: Gathered = executor.reduce(source.pieces, partial(_gather, schema, bootstrap))
+        n_scans += 1
+        if found.sums is None:
+            return _fit_by_rows(source, design, prior, tol, max_iter, executor, found, n_scans, bootstrap)
+        observed, mean, deviation = found.sums.moments()
+        _check(design, found, observed, mean, deviation)
+        far = np.abs(mean - np.array(schema.shift)) > FAR * deviation
+        if not far.any():
+            break
+        schema = Schema(design, tuple(mean.tolist()), tuple(deviation.tolist()), schema.levels)
+    schema = Schema(design, tuple(mean.tolist()), tuple(deviation.tolist()), schema.levels)
+    assert found.sums is not None
+    sums = found.sums.standardised(mean, deviation)
+    family = make_family(prior, deviation)
+    start = family.margin(sums.sums.shape[1])
+    # The replicates start from the fit to the table itself, which is where they end but for sampling error.
+    first = em(family, sums.under(slice(0, 1)), GaussianParams(start.means[:1], start.covariances[:1]), tol, max_iter)[
+        0
+    ]
+    candidates = [first]
+    if first.parameters is not None and bootstrap.n_replicates:
+        own = first.parameters.parts[0]
+        m = bootstrap.n_replicates
+        start = GaussianParams(np.repeat(own.means, m, axis=0), np.repeat(own.covariances, m, axis=0))
+        candidates += em(family, sums.under(slice(1, None)), start, tol, max_iter)
+    result = NormalFit(schema, family, tuple(candidates), sums.under(slice(0, 1)), found.rows, found.weight, n_scans)
+    _judge(result)
+    return result
+
+
+def _gather(schema: Schema, bootstrap: Bootstrap, piece: Any) -> Gathered:
+    return gather(piece, schema, bootstrap)
+
+
+def make_family(prior: Prior, scale: Array) -> Gaussian:
+    """The normal on standardised columns with its prior."""
+    d = len(scale)
+    if isinstance(prior, InverseWishart):
+        rows, covariance = prior.pseudo_rows(scale)
+        return Gaussian("VVV", d, rows, covariance)
+    rows = 0.0 if prior is None else fitting.WEAK if prior == "weak" else prior.df
+    return Gaussian("VVV", d, rows)
+
+
+def em(
+    family: Gaussian, sums: NormalSums, start: GaussianParams, tol: float, max_iter: int
+) -> tuple[loop.Candidate, ...]:
+    """EM on sums by pattern, for all their vectors of weights side by side."""
+    mixture = Mixture((family,), None)
+    n = sums.sums.shape[1]
+    total = float(sums.weight.sum(axis=0).mean())
+    state = loop.start(loop.Settings(mixture, total, tol, max_iter), [1] * n, Parameters(np.ones(n), (start,)))
+    while not state.done:
+        own = list(state.running)
+        assert state.parameters is not None
+        step = e_step(mixture, state.parameters, sums.sums[:, own], sums.base[own], sums.observed)
+        state = loop.tell(state, step)
+    return state.candidates
+
+
+def _fit_by_rows(
+    source: Source,
+    design: Design,
+    prior: Prior,
+    tol: float,
+    max_iter: int,
+    executor: Executor,
+    found: Gathered,
+    n_scans: int,
+    bootstrap: Bootstrap,
+) -> NormalFit:
+    if bootstrap.n_replicates or isinstance(prior, (Ridge, InverseWishart)):
+        raise DataError(
+            f"{source.where} has too many missingness patterns for this fit: leave columns with scattered holes out of the model"
+        )
+    settings = fitting.Settings(
+        prior=prior, tol=tol, max_iter=max_iter, given=lambda _s, mixture, _b: mixture.margin([1])
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        own = fitting.fit(source, design, settings, [1], executor)
+    family = own.mixture.families[0]
+    assert isinstance(family, Gaussian)
+    result = NormalFit(
+        own.schema,
+        family,
+        own.candidates,
+        None,
+        found.rows,
+        found.weight,
+        n_scans + own.n_scans,
+    )
+    _judge(result)
+    return result
+
+
+def _check_settings(prior: Prior, tol: float, max_iter: int) -> None:
+    if not (prior is None or prior == "weak" or isinstance(prior, (Ridge, InverseWishart))):
+        raise ConfigurationError("prior must be 'weak', None, Ridge(df) or InverseWishart(df, scale)")
+    if not (np.isfinite(tol) and tol >= 0):
+        raise ConfigurationError("tol must be 0 or more: it bounds the gain in log-likelihood per row")
+    if max_iter < 1:
+        raise ConfigurationError("max_iter must be at least 1")
+
+
+def _check(design: Design, found: Gathered, observed: Array, mean: Array, deviation: Array) -> None:
+    if not sum(found.piece_rows):
+        raise DataError("the table has no rows (0 sample(s)): give at least one row")
+    if not found.weight > 0:
+        raise DataError("the row weights are all zero: give at least some rows a positive weight")
+    for name, own, m, s in zip(design.gaussian, observed, mean, deviation):
+        if not own > 0:
+            raise DataError(f"column {name!r} has no observed cell: leave it out of the model")
+        if not s > abs(m) * 1e-15:
+            raise DataError(
+                f"column {name!r} is constant over {found.rows} sample(s): it tells nothing, so leave it out of the model"
+            )
+
+
+def _judge(found: NormalFit) -> None:
+    """Refuse a fit without a maximum, and warn of collinear columns and of max_iter."""
+    names = _collinear(found)
+    if any(c.verdict is Verdict.COLLAPSED for c in found.candidates):
+        why = f"columns {_listed(names)} are collinear" if names else "there are too few rows for its columns"
+        raise DataError(
+            f"the likelihood has no maximum, because {why}: use prior='weak' or Ridge(df), or leave columns out"
+        )
+    if names:
+        warnings.warn(
+            f"columns {_listed(names)} are collinear: only the prior keeps the covariance invertible, so leave one of them out",
+            UserWarning,
+            stacklevel=4,
+        )
+    late = [c for c in found.candidates if c.verdict is Verdict.MAX_ITER]
+    if late:
+        warnings.warn(
+            f"the fit reached max_iter={late[0].n_iter} before it converged: raise max_iter or tol",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(map(repr, names))
+
+
+def _collinear(found: NormalFit) -> list[str]:
+    """Columns of a combination that does not vary over the rows in which all of them are observed."""
+    if found.sums is None:
+        return []
+    parameters = found.best.parameters
+    d = found.family.n_columns
+    covariance = np.eye(d) if parameters is None else parameters.parts[0].covariances[0]
+    if parameters is None:
+        covariance = _pairwise(found.sums)
+    deviation = np.sqrt(np.diagonal(covariance))
+    values, vectors = np.linalg.eigh(covariance / (deviation[:, None] * deviation))
+    for value, vector in zip(values, vectors.T):
+        if value > 0.1:
+            break
+        direction = vector / deviation
+        support = np.abs(vector) > 0.05 * np.abs(vector).max()
+        variance, weight = spread_along(found.sums, direction, support)
+        if weight > support.sum() and variance < COLLINEAR:
+            return [name for name, own in zip(found.schema.design.gaussian, support) if own]
+    return []
+
+
+def _pairwise(sums: NormalSums) -> Array:
+    """Correlations over the rows that observe both columns: what can be said where there is no fit."""
+    d = sums.n_columns
+    i, j = np.triu_indices(d)
+    both = (sums.observed[:, i] & sums.observed[:, j]).astype(float)
+    n = both.T @ sums.weight[:, 0]
+    out = np.eye(d)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        out[i, j] = out[j, i] = np.nan_to_num(sums.sums[:, 0, d + 1 :].sum(axis=0) / n)
+    np.fill_diagonal(out, 1.0)
+    return np.clip(out, -1.0, 1.0)

@@ -234,7 +234,15 @@ def scan(
             _score(natural[p], T, n, S)
             for c in range(len(bounds) - 1):
                 own = S[bounds[c] : bounds[c + 1]]
-                _softmax(own, n, weight[start:stop], top[c, start:stop], total[c, start:stop], scratch, bits)
+                _softmax(
+                    own,
+                    n,
+                    weight[min(c, len(weight) - 1), start:stop],
+                    top[c, start:stop],
+                    total[c, start:stop],
+                    scratch,
+                    bits,
+                )
             _add(S, T, n, sums[p])
 
 

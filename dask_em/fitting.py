@@ -18,6 +18,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dask_em.data.encode import encode_fit, encode_sample
+from dask_em.data.gather import NO_REPLICATES, Bootstrap
+from dask_em.data.keys import row_keys
 from dask_em.data.profile import Profile, profile, trials_of
 from dask_em.data.schema import Design, Schema
 from dask_em.data.sources import Source
@@ -28,13 +30,12 @@ from dask_em.execution.base import Executor, Unit, make_units
 from dask_em.families import Binomial, Categorical, DiagonalGaussian, Family, Gaussian, Poisson
 from dask_em.mixture import Mixture, Parameters
 from dask_em.model import FittedMixture
+from dask_em.priors import WEAK, Prior, check_prior, pseudo_rows
+from dask_em.randomness import bootstrap_counts
 from dask_em.scan import Block, Sums
 
 COVARIANCE_TYPES = {"full": "VVV", "tied": "EEE", "diag": "VVI", "spherical": "VII"}
 """scikit-learn's names and mclust's."""
-
-WEAK = 1.0
-"""Pseudo-rows of the weak prior."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,11 @@ class Settings:
     """How to fit; see the estimators for what each means and why its default is what it is.
 
     given : from schema and mixture to the starting parameters, one (k) candidate; None to seed
+    bootstrap : replicates of the rows to which the best candidate is fitted again, starting from it
     """
 
     covariance_type: str = "VVV"
-    prior: Literal["weak"] | None = "weak"
+    prior: Prior = "weak"
     tol: float = 1e-6
     max_iter: int = 1000
     n_init: int = 1
@@ -54,10 +56,10 @@ class Settings:
     fix_weights: bool = False
     missing: Literal["ignored", "expected"] = "ignored"
     given: Callable[[Schema, Mixture, Block], Parameters] | None = None
+    bootstrap: Bootstrap = NO_REPLICATES
 
     def __post_init__(self) -> None:
-        if self.prior not in ("weak", None):
-            raise ConfigurationError("prior must be 'weak' or None")
+        check_prior(self.prior)
         if not (np.isfinite(self.tol) and self.tol >= 0):
             raise ConfigurationError("tol must be 0 or more: it bounds the gain in log-likelihood per row")
         for name in ("max_iter", "n_init"):
@@ -69,18 +71,28 @@ class Settings:
 
 @dataclass(frozen=True)
 class Fit:
-    """What a fit found: all candidates in the order they were asked for, and what they share."""
+    """What a fit found: all candidates in the order they were asked for, and what they share.
+
+    replicates : the best candidate of all (by BIC), fitted again to each bootstrap replicate
+    """
 
     schema: Schema
     mixture: Mixture
     profile: Profile
     candidates: tuple[loop.Candidate, ...]
     n_scans: int
+    replicates: tuple[loop.Candidate, ...] = ()
 
     def best(self, n_components: int) -> loop.Candidate:
         """The candidate of this size with the highest objective."""
         own = [c for c in self.candidates if c.n_components == n_components and c.verdict is not Verdict.COLLAPSED]
         return max(own, key=lambda c: c.objectives[-1])
+
+    def smallest_bic(self) -> loop.Candidate:
+        """Of the best candidates of every size, the one with the smallest BIC."""
+        best = [self.best(k) for k in dict.fromkeys(c.n_components for c in self.candidates)]
+        penalty = np.log(self.profile.weight)
+        return min(best, key=lambda c: self.mixture.n_free(c.n_components) * penalty - 2 * c.log_likelihoods[-1])
 
     def fitted(self, candidate: loop.Candidate) -> FittedMixture:
         assert candidate.parameters is not None
@@ -119,19 +131,36 @@ def fit(
         parameters = _start(schema, mixture, found, settings, sizes)
     n_patterns = 1 if mixture.patterns is None else len(mixture.patterns)
     units = make_units(source.pieces, found.piece_rows, n_patterns)
-    blocks = executor.open(units, partial(_encode, schema, mixture.patterns, settings.missing == "expected"))
-    state = executor.put(
-        loop.start(loop.Settings(mixture, found.weight, settings.tol, settings.max_iter), sizes, parameters)
-    )
+    encode = partial(_encode, schema, mixture.patterns, settings.missing == "expected", settings.bootstrap)
+    blocks = executor.open(units, encode)
+    rules = loop.Settings(mixture, found.weight, settings.tol, settings.max_iter)
+    final = _run(executor, blocks, loop.start(rules, sizes, parameters), on_progress)
+    _warn(final.candidates, n_components)
+    result = Fit(schema, mixture, found, final.candidates, 1 + final.n_scans)
+    m = settings.bootstrap.n_replicates
+    if not m:
+        return result
+    best = result.smallest_bic()
+    assert best.parameters is not None
+    start = best.parameters.take(np.tile(np.arange(best.n_components), m))
+    state = loop.start(replace(rules, replicated=True), [best.n_components] * m, start)
+    again = _run(executor, blocks, state, on_progress)
+    return replace(result, replicates=again.candidates, n_scans=result.n_scans + again.n_scans)
+
+
+def _run(
+    executor: Executor, blocks: Any, start: loop.State, on_progress: Callable[[loop.Progress], None] | None
+) -> loop.State:
+    """Scan until all candidates have stopped."""
+    state = executor.put(start)
     record = executor.look(state, loop.progress)
     while not record.done:
         state = executor.fold(blocks, loop.ask, loop.tell, state)
         record = executor.look(state, loop.progress)
         if on_progress is not None:
             on_progress(record)
-    final = executor.look(state, _identity)
-    _warn(final.candidates, n_components)
-    return Fit(schema, mixture, found, final.candidates, 1 + final.n_scans)
+    final: loop.State = executor.look(state, _identity)
+    return final
 
 
 def _identity(value: Any) -> Any:
@@ -143,11 +172,21 @@ def _profile_piece(design: Design, piece: Any) -> Profile:
 
 
 def _encode(
-    schema: Schema, patterns: NDArray[np.bool_] | None, expected: bool, unit: Unit, pieces: Sequence[Any]
+    schema: Schema,
+    patterns: NDArray[np.bool_] | None,
+    expected: bool,
+    bootstrap: Bootstrap,
+    unit: Unit,
+    pieces: Sequence[Any],
 ) -> list[Block]:
-    tables = [piece.read(schema.design.columns) for piece in pieces]
+    columns = tuple(dict.fromkeys((*schema.design.columns, *bootstrap.key)))
+    tables = [piece.read(columns) for piece in pieces]
+    counts = None
+    if bootstrap.n_replicates:
+        keys = [row_keys(table, bootstrap.key, piece.origin) for table, piece in zip(tables, pieces)]
+        counts = bootstrap_counts(np.concatenate(keys), bootstrap.seed, range(bootstrap.n_replicates))
     table = tables[0] if len(tables) == 1 else pa.concat_tables(tables, promote_options="permissive")
-    return encode_fit(table, schema, patterns, unit.n_blocks, expected)
+    return encode_fit(table, schema, patterns, unit.n_blocks, expected, counts)
 
 
 def _check(found: Profile | None, design: Design, k: int) -> None:
@@ -186,11 +225,11 @@ def make_mixture(schema: Schema, found: Profile, settings: Settings) -> Mixture:
     """The families of a design, with the margins that the weak prior leans on."""
     design = schema.design
     families: list[Family] = []
-    prior = WEAK if settings.prior == "weak" else 0.0
+    prior, covariance = pseudo_rows(settings.prior, schema.scale)
     if design.gaussian:
         model = covariance_model(settings.covariance_type)
         if model in ("VVV", "EEE"):
-            families.append(Gaussian(model, len(design.gaussian), prior))  # type: ignore[arg-type]
+            families.append(Gaussian(model, len(design.gaussian), prior, covariance))  # type: ignore[arg-type]
         else:
             families.append(DiagonalGaussian(model, schema.scale, prior))  # type: ignore[arg-type]
     if design.categorical:

@@ -49,7 +49,7 @@ def fold(
     ----------
     natural : (P, K, q) natural parameters; features are 1, the d values, and the upper triangle of their products
     values : (d, n) encoded rows, sorted by pattern; runs : (P + 1,)
-    weight : (n,) row weights
+    weight : (1, n) row weights, or (C, n) of each candidate
     sizes : components of each candidate
 
     Returns
@@ -58,7 +58,7 @@ def fold(
         Of every candidate and row, the largest score and the sum of the exponentials of scores less the largest.
     """
     compiled = _compiled()
-    top, total = np.empty((len(sizes), len(weight))), np.empty((len(sizes), len(weight)))
+    top, total = np.empty((len(sizes), weight.shape[1])), np.empty((len(sizes), weight.shape[1]))
     buffer = np.empty((natural.shape[1] + natural.shape[2] + 1, compiled.TILE))
     compiled.scan(natural, values, runs, weight, np.cumsum([0, *sizes]), sums, top, total, buffer)
     return top, total

@@ -75,19 +75,26 @@ class Mixture:
         weights = np.concatenate([np.full(k, 1.0 / k) for k in sizes])
         return Parameters(weights, tuple(f.margin(len(weights)) for f in self.families))
 
-    def e_step(self, parameters: Parameters, sizes: Sequence[int]) -> Step:
-        """The function from a block to its sums under every candidate."""
+    def e_step(self, parameters: Parameters, sizes: Sequence[int], replicates: Sequence[int] | None = None) -> Step:
+        """The function from a block to its sums under every candidate.
+
+        `replicates` names the bootstrap replicate of each candidate; without it all are fitted to the rows as they are.
+        """
         bounds = np.cumsum([0, *sizes]).tolist()
 
         def respond(tile: Tile, centred: Any) -> Array:
             tile.score(centred)
-            weight, base = tile.block.weight[tile.rows], tile.block.base[tile.rows]
+            weights, base = tile.block.weights(tile.rows, replicates), tile.block.base[tile.rows]
             log_density = [softmax(tile.scores[a:b]) for a, b in pairwise(bounds)]
-            tile.scores *= weight
-            return np.array([weight @ (row + base) for row in log_density])
+            if replicates is None:
+                tile.scores *= weights
+                return np.array([weights[0] @ (row + base) for row in log_density])
+            for (a, b), own in zip(pairwise(bounds), weights):
+                tile.scores[a:b] *= own
+            return np.array([own @ (row + base) for row, own in zip(log_density, weights)])
 
         def fold(scorer: Scorer, block: Block, runs: NDArray[np.int64]) -> PatternSums:
-            compiled = scorer.fold_compiled(block, runs, tuple(sizes))
+            compiled = scorer.fold_compiled(block, runs, tuple(sizes), replicates)
             return scorer.fold(block, runs, len(sizes), respond) if compiled is None else compiled
 
         return self._step(parameters, fold)

@@ -10,12 +10,12 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from dask_em import fitting
-from dask_em.data.gather import Bootstrap, Gathered, gather, provisional
+from dask_em.data.gather import NO_REPLICATES, Bootstrap, Gathered, gather, provisional
 from dask_em.data.schema import Design, Schema
 from dask_em.data.sources import Source
 from dask_em.em import loop
@@ -28,9 +28,7 @@ from dask_em.families.gaussian import GaussianParams
 from dask_em.mixture import Mixture, Parameters
 from dask_em.model import FittedMixture
 from dask_em.normal import NormalSums, e_step, spread_along
-from dask_em.priors import InverseWishart, Ridge
-
-Prior = Literal["weak"] | Ridge | InverseWishart | None
+from dask_em.priors import Prior, check_prior, pseudo_rows
 
 FAR = 100.0
 """Deviations between the provisional shift and the mean beyond which the sums have lost digits and are gathered again."""
@@ -77,7 +75,7 @@ def fit(
     executor: Executor,
     *,
     schema: Schema | None = None,
-    bootstrap: Bootstrap = Bootstrap(),  # noqa: B008
+    bootstrap: Bootstrap = NO_REPLICATES,
 ) -> NormalFit:
     """Fit one multivariate normal, and one for each bootstrap replicate, in one scan.
 
@@ -85,7 +83,11 @@ def fit(
     ----------
     schema : what a profile has found already; without it shift and scale come from the first piece and are corrected afterwards
     """
-    _check_settings(prior, tol, max_iter)
+    check_prior(prior)
+    if not (np.isfinite(tol) and tol >= 0):
+        raise ConfigurationError("tol must be 0 or more: it bounds the gain in log-likelihood per row")
+    if max_iter < 1:
+        raise ConfigurationError("max_iter must be at least 1")
     design.check(source.columns, source.where)
     if not source.pieces:
         raise DataError("the table has no rows (0 sample(s)): give at least one row")
@@ -130,12 +132,7 @@ def _gather(schema: Schema, bootstrap: Bootstrap, piece: Any) -> Gathered:
 
 def make_family(prior: Prior, scale: Array) -> Gaussian:
     """The normal on standardised columns with its prior."""
-    d = len(scale)
-    if isinstance(prior, InverseWishart):
-        rows, covariance = prior.pseudo_rows(scale)
-        return Gaussian("VVV", d, rows, covariance)
-    rows = 0.0 if prior is None else fitting.WEAK if prior == "weak" else prior.df
-    return Gaussian("VVV", d, rows)
+    return Gaussian("VVV", len(scale), *pseudo_rows(prior, scale))
 
 
 def em(
@@ -165,38 +162,20 @@ def _fit_by_rows(
     n_scans: int,
     bootstrap: Bootstrap,
 ) -> NormalFit:
-    if bootstrap.n_replicates or isinstance(prior, (Ridge, InverseWishart)):
-        raise DataError(
-            f"{source.where} has too many missingness patterns for this fit: leave columns with scattered holes out of the model"
-        )
-    settings = fitting.Settings(
-        prior=prior, tol=tol, max_iter=max_iter, given=lambda _s, mixture, _b: mixture.margin([1])
-    )
+    settings = fitting.Settings(prior=prior, tol=tol, max_iter=max_iter, given=_at_the_margins, bootstrap=bootstrap)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("ignore", ConvergenceWarning)  # said below, once
         own = fitting.fit(source, design, settings, [1], executor)
     family = own.mixture.families[0]
     assert isinstance(family, Gaussian)
-    result = NormalFit(
-        own.schema,
-        family,
-        own.candidates,
-        None,
-        found.rows,
-        found.weight,
-        n_scans + own.n_scans,
-    )
+    candidates = (*own.candidates, *own.replicates)
+    result = NormalFit(own.schema, family, candidates, None, found.rows, found.weight, n_scans + own.n_scans)
     _judge(result)
     return result
 
 
-def _check_settings(prior: Prior, tol: float, max_iter: int) -> None:
-    if not (prior is None or prior == "weak" or isinstance(prior, (Ridge, InverseWishart))):
-        raise ConfigurationError("prior must be 'weak', None, Ridge(df) or InverseWishart(df, scale)")
-    if not (np.isfinite(tol) and tol >= 0):
-        raise ConfigurationError("tol must be 0 or more: it bounds the gain in log-likelihood per row")
-    if max_iter < 1:
-        raise ConfigurationError("max_iter must be at least 1")
+def _at_the_margins(schema: Schema, mixture: Mixture, sample: Any) -> Parameters:
+    return mixture.margin([1])
 
 
 def _check(design: Design, found: Gathered, observed: Array, mean: Array, deviation: Array) -> None:

@@ -7,7 +7,7 @@ pseudo-row of uncorrelated columns.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -60,3 +60,22 @@ class InverseWishart:
             raise ConfigurationError(f"InverseWishart on {len(s)} columns needs df above {len(s) - 1}")
         rows = float(self.df) + len(s) + 1
         return rows, tuple(map(tuple, (given / (rows * s[:, None] * s)).tolist()))
+
+
+Prior = Literal["weak"] | Ridge | InverseWishart | None
+
+WEAK = 1.0
+"""Pseudo-rows of the weak prior."""
+
+
+def check_prior(prior: Any) -> None:
+    """Raise ConfigurationError for what is no prior."""
+    if not (prior is None or prior == "weak" or isinstance(prior, (Ridge, InverseWishart))):
+        raise ConfigurationError("prior must be 'weak', None, Ridge(df) or InverseWishart(df, scale)")
+
+
+def pseudo_rows(prior: Prior, column_scale: Any) -> tuple[float, tuple[tuple[float, ...], ...] | None]:
+    """How many pseudo-rows a prior is, and their covariance where it is not that of uncorrelated columns."""
+    if isinstance(prior, InverseWishart):
+        return prior.pseudo_rows(column_scale)
+    return (0.0 if prior is None else WEAK if prior == "weak" else float(prior.df)), None

@@ -38,6 +38,7 @@ class Block:
     observed : (P, d) masks of the patterns of that family; a pattern may have no rows here
     runs : (P + 1,) where each pattern's rows start
     labels : (C, n) component of each row in each candidate, for a fit that starts from labels
+    replicates : (m, n) how often each row counts in each bootstrap replicate, where candidates are fitted to replicates
     """
 
     values: tuple[NDArray[Any], ...]
@@ -46,14 +47,23 @@ class Block:
     observed: Mask
     runs: NDArray[np.int64]
     labels: NDArray[np.int64] | None = None
+    replicates: NDArray[np.uint8] | None = None
 
     @property
     def n_rows(self) -> int:
         return len(self.weight)
 
+    def weights(self, rows: slice, replicates: Sequence[int] | None) -> Array:
+        """(C, n) weights of some rows in these replicates, or (1, n) in the table itself."""
+        own = self.weight[rows]
+        if replicates is None:
+            return own[None]
+        assert self.replicates is not None
+        return self.replicates[list(replicates), rows] * own
+
     def __sizeof__(self) -> int:
-        arrays = [*self.values, self.weight, self.base, self.observed, self.runs]
-        return 256 + sum(a.nbytes for a in arrays) + (0 if self.labels is None else self.labels.nbytes)
+        arrays = [*self.values, self.weight, self.base, self.observed, self.runs, self.labels, self.replicates]
+        return 256 + sum(a.nbytes for a in arrays if a is not None)
 
 
 @dataclass(frozen=True)
@@ -133,15 +143,18 @@ class Scorer:
             sums[:, c.component, c.own] = c.sums
         return PatternSums(log_likelihood, sums)
 
-    def fold_compiled(self, block: Block, runs: NDArray[np.int64], sizes: tuple[int, ...]) -> PatternSums | None:
+    def fold_compiled(
+        self, block: Block, runs: NDArray[np.int64], sizes: tuple[int, ...], replicates: Sequence[int] | None
+    ) -> PatternSums | None:
         """The same under a mixture of these sizes by compiled code, where there is one for this model and block."""
         if not suits(self.families, block.n_rows, self.natural, any(p.origins for p in self.plans)):
             return None
         sums = np.zeros_like(self.natural)
-        top, total = fold(self.natural, block.values[0], runs, block.weight, sizes, sums)
+        weights = block.weights(slice(None), replicates)
+        top, total = fold(self.natural, block.values[0], runs, weights, sizes, sums)
         rows = slice(int(runs[0]), int(runs[-1]))
         log_density = top[:, rows] + np.log(total[:, rows]) + block.base[rows]
-        return PatternSums(log_density @ block.weight[rows], sums)
+        return PatternSums((log_density * weights[:, rows]).sum(axis=1), sums)
 
     def evaluate(self, sums: Array, base: Array) -> PatternSums:
         """What `fold` returns for candidates of one component, from (P, C, q) sums of weights times features.

@@ -7,6 +7,7 @@ Jacobian of standardising and of transforms, -log y! of counts, and binomial coe
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,14 +24,21 @@ from dask_em.scan import Block
 
 
 def encode_fit(
-    table: pa.Table, schema: Schema, patterns: NDArray[np.bool_] | None, n_blocks: int, expected: bool
+    table: pa.Table,
+    schema: Schema,
+    patterns: NDArray[np.bool_] | None,
+    n_blocks: int,
+    expected: bool,
+    counts: NDArray[np.uint8] | None = None,
 ) -> list[Block]:
     """Encode rows for a fit into `n_blocks` nearly equal blocks.
 
     Rows of weight 0 are left out, and rows in which nothing is observed get weight 0: they have nothing to tell, unless missing
-    successes are `expected`.
+    successes are `expected`. `counts` (m, n) say how often each row counts in each bootstrap replicate.
     """
     design = schema.design
+    if counts is not None and design.weight is not None:
+        counts = counts[:, col.numeric(table, design.weight) > 0]
     table, weight = weighted_rows(table, design)
     values, base, seen = _values(table, schema)
     if not expected:
@@ -39,11 +47,12 @@ def encode_fit(
     if design.labels is not None:
         labels = col.numeric(table, design.labels).astype(np.int64)
     edges = np.linspace(0, table.num_rows, n_blocks + 1).astype(np.int64).tolist()
-    return [
-        _block([v[:, a:b] for v in values], weight[a:b], base[a:b], seen[:, a:b], schema, patterns,
-               None if labels is None else labels[a:b])[0]
-        for a, b in itertools.pairwise(edges)
-    ]  # fmt: skip
+    blocks = []
+    for a, b in itertools.pairwise(edges):
+        own = None if labels is None else labels[a:b]
+        block, order = _block([v[:, a:b] for v in values], weight[a:b], base[a:b], seen[:, a:b], schema, patterns, own)
+        blocks.append(block if counts is None else replace(block, replicates=counts[:, a:b][:, order]))
+    return blocks
 
 
 def encode_rows(table: pa.Table, schema: Schema) -> tuple[Block, NDArray[np.int64]]:

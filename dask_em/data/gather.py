@@ -32,6 +32,9 @@ class Bootstrap:
     key: tuple[str, ...] = ()
 
 
+NO_REPLICATES = Bootstrap()
+
+
 @dataclass(frozen=True)
 class Gathered:
     """What the scan found; adds up over rows.

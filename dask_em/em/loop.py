@@ -26,13 +26,15 @@ from dask_em.scan import PatternSums, Sums
 class Settings:
     """What does not change during a fit.
 
-    n_weight is the total weight of the rows; tol is per unit of weight; max_iter bounds the EM steps of each candidate.
+    n_weight is the total weight of the rows; tol is per unit of weight; max_iter bounds the EM steps of each candidate. `replicated` says that
+    candidate c is fitted to bootstrap replicate c of the rows.
     """
 
     mixture: Mixture
     n_weight: float
     tol: float
     max_iter: int
+    replicated: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def ask(state: State) -> Step:
     mixture = state.settings.mixture
     if state.parameters is None:
         return mixture.label_step(state.sizes)
-    return mixture.e_step(state.parameters, state.sizes)
+    return mixture.e_step(state.parameters, state.sizes, state.running if state.settings.replicated else None)
 
 
 def tell(state: State, total: PatternSums | Sums) -> State:

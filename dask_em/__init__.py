@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from dask_em.estimators import (
         BinomialMixture,
         GaussianMixture,
+        Imputer,
         LatentClassAnalysis,
         MixtureModel,
         MultivariateNormal,
@@ -24,6 +25,7 @@ __version__ = "0.1.0"
 _HOME = {
     "BinomialMixture": "dask_em.estimators",
     "GaussianMixture": "dask_em.estimators",
+    "Imputer": "dask_em.estimators",
     "InverseWishart": "dask_em.priors",
     "LatentClassAnalysis": "dask_em.estimators",
     "MixtureModel": "dask_em.estimators",
@@ -39,6 +41,7 @@ _HOME = {
 __all__ = [
     "BinomialMixture",
     "GaussianMixture",
+    "Imputer",
     "InverseWishart",
     "LatentClassAnalysis",
     "MixtureModel",

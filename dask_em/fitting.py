@@ -16,11 +16,14 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
+from dask_em.data.columns import cut_points, normal_scores
 from dask_em.data.encode import encode_fit, encode_sample
 from dask_em.data.gather import NO_REPLICATES, Bootstrap
 from dask_em.data.keys import row_keys
-from dask_em.data.profile import Profile, profile, trials_of
+from dask_em.data.profile import Moments, Profile, profile, trials_of
+from dask_em.data.reading import read_rows
 from dask_em.data.schema import Design, Schema
 from dask_em.data.sources import Source
 from dask_em.em import loop, seeding
@@ -106,8 +109,11 @@ def fit(
     n_components: Sequence[int],
     executor: Executor,
     on_progress: Callable[[loop.Progress], None] | None = None,
+    found: Profile | None = None,
 ) -> Fit:
     """Fit n_init candidates of every size in `n_components`, all in the same scans.
+
+    `found` is the profile of the table, where it has been scanned for it already.
 
     Raises
     ------
@@ -120,8 +126,9 @@ def fit(
         if k < 1:
             raise ConfigurationError("n_components must be at least 1")
     design.check(source.columns, source.where)
-    found = executor.reduce(source.pieces, partial(_profile_piece, design)) if source.pieces else None
-    _check(found, design, max(n_components))
+    if found is None and source.pieces:
+        found = executor.reduce(source.pieces, partial(_profile_piece, design))
+    check_table(found, design, max(n_components))
     assert found is not None
     schema = make_schema(design, found)
     mixture = make_mixture(schema, found, settings)
@@ -168,7 +175,7 @@ def _identity(value: Any) -> Any:
 
 
 def _profile_piece(design: Design, piece: Any) -> Profile:
-    return profile(piece.read(design.columns), design)
+    return profile(read_rows(piece, design), design)
 
 
 def _encode(
@@ -179,8 +186,7 @@ def _encode(
     unit: Unit,
     pieces: Sequence[Any],
 ) -> list[Block]:
-    columns = tuple(dict.fromkeys((*schema.design.columns, *bootstrap.key)))
-    tables = [piece.read(columns) for piece in pieces]
+    tables = [read_rows(piece, schema.design, bootstrap.key) for piece in pieces]
     counts = None
     if bootstrap.n_replicates:
         keys = [row_keys(table, bootstrap.key, piece.origin) for table, piece in zip(tables, pieces)]
@@ -189,7 +195,7 @@ def _encode(
     return encode_fit(table, schema, patterns, unit.n_blocks, expected, counts)
 
 
-def _check(found: Profile | None, design: Design, k: int) -> None:
+def check_table(found: Profile | None, design: Design, k: int) -> None:
     """Refuse a table that cannot carry the model."""
     if found is None or not found.piece_rows or sum(found.piece_rows) == 0:
         raise DataError("the table has no rows (0 sample(s)): give at least one row")
@@ -206,19 +212,33 @@ def _check(found: Profile | None, design: Design, k: int) -> None:
             name in found.levels and not any(found.levels[name].values())
         ):
             raise DataError(f"column {name!r} has no observed cell: leave it out of the model")
+        if design.levels(name) is not None and sum(w > 0 for w in found.levels[name].values()) < 2:
+            raise DataError(f"column {name!r} has one level only: it tells nothing, so leave it out of the model")
         if name in design.gaussian and moments is not None and not moments.deviation > abs(moments.mean) * 1e-15:
             raise DataError(f"column {name!r} is constant over {n}: it tells nothing, so leave it out of the model")
 
 
 def make_schema(design: Design, found: Profile) -> Schema:
-    """Fix levels, shift and scale."""
-    moments = [found.moments[name] for name in design.gaussian]
-    return Schema(
-        design,
-        tuple(m.mean for m in moments),
-        tuple(m.deviation for m in moments),
-        tuple(tuple(sorted(lv for lv, w in found.levels[name].items() if w > 0)) for name in design.categorical),
+    """Fix levels, cuts, shift and scale."""
+    weights = {name: [found.levels[name].get(level, 0.0) for level in levels] for name, levels in design.ordered}
+    # Levels that nobody has cannot be modelled.
+    ordered = tuple(
+        (name, tuple(level for level, w in zip(levels, weights[name]) if w > 0)) for name, levels in design.ordered
     )
+    cuts = {name: cut_points([w for w in weights[name] if w > 0]) for name, _ in ordered}
+    shift, scale = [], []
+    for name in design.gaussian:
+        moments = found.moments[name] if name not in cuts else _score_moments(cuts[name])
+        shift.append(moments.mean)
+        scale.append(moments.deviation)
+    levels = tuple(tuple(sorted(lv for lv, w in found.levels[name].items() if w > 0)) for name in design.categorical)
+    return Schema(replace(design, ordered=ordered), tuple(shift), tuple(scale), levels, tuple(cuts.items()))
+
+
+def _score_moments(cuts: Sequence[float]) -> Moments:
+    """Of the scores of an ordered column: they are 0 on average."""
+    shares = np.diff(ndtr([-np.inf, *cuts, np.inf]))
+    return Moments(1, 1.0, 0.0, float(shares @ normal_scores(cuts) ** 2))
 
 
 def make_mixture(schema: Schema, found: Profile, settings: Settings) -> Mixture:

@@ -8,7 +8,7 @@ Where the table has too many missingness patterns to keep their sums, rows are s
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -105,8 +105,8 @@ def fit(
         far = np.abs(mean - np.array(schema.shift)) > FAR * deviation
         if not far.any():
             break
-        schema = Schema(design, tuple(mean.tolist()), tuple(deviation.tolist()), schema.levels)
-    schema = Schema(design, tuple(mean.tolist()), tuple(deviation.tolist()), schema.levels)
+        schema = replace(schema, shift=tuple(mean.tolist()), scale=tuple(deviation.tolist()))
+    schema = replace(schema, shift=tuple(mean.tolist()), scale=tuple(deviation.tolist()))
     assert found.sums is not None
     sums = found.sums.standardised(mean, deviation)
     family = make_family(prior, deviation)

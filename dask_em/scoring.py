@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from dask_em.data.columns import missing_cells
 from dask_em.data.profile import pattern_groups
 from dask_em.data.sinks import ParquetSink, Receipt, staged
 from dask_em.data.sources import open_source
@@ -56,7 +57,7 @@ class Scorer:
     def _thresholds(self, table: pa.Table) -> NDArray[np.float64]:
         """For every row, the low quantile of the log densities of rows drawn from the model and observed alike."""
         features = self.model.schema.design.features
-        seen = np.stack([~_missing(table.column(name)) for name in features])
+        seen = np.stack([~missing_cells(table.column(name)) for name in features])
         patterns, which = pattern_groups(seen)
         drawn, _ = self.model.sample(SIMULATED_ROWS, np.random.default_rng(0))
         simulated = pa.table({name: pa.array(values) for name, values in drawn.items()})
@@ -68,10 +69,6 @@ class Scorer:
                 masked = masked.set_column(index, name, pa.nulls(SIMULATED_ROWS, masked.schema.field(index).type))
             limits[p] = np.quantile(self.model.score(masked)[1], self.outlier_share) if observed.any() else -np.inf
         return limits[which] if len(limits) else np.zeros(table.num_rows)
-
-
-def _missing(column: pa.ChunkedArray) -> NDArray[np.bool_]:
-    return column.is_null(nan_is_null=True).to_numpy()
 
 
 def write_scores(

@@ -6,12 +6,14 @@ refused by name, without showing a value.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
 
 from dask_em.errors import DataError
 
@@ -24,6 +26,11 @@ def plain(column: pa.ChunkedArray) -> pa.Array:
         column = column.cast(column.type.value_type)
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     return pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array
+
+
+def missing_cells(column: pa.ChunkedArray) -> NDArray[np.bool_]:
+    """(n,) which cells are null or NaN."""
+    return column.is_null(nan_is_null=pa.types.is_floating(column.type)).to_numpy().astype(bool)
 
 
 def numeric(table: pa.Table, name: str) -> NDArray[np.float64]:
@@ -68,6 +75,18 @@ def count(table: pa.Table, name: str) -> NDArray[np.float64]:
             raise DataError(f"column {name!r} holds negative counts: counts start at 0, so correct or drop those rows")
         if (values != np.floor(values))[~np.isnan(values)].any():
             raise DataError(f"column {name!r} holds fractional counts: use it as a gaussian column, or round it")
+    return values
+
+
+def within(values: NDArray[np.float64], name: str, bounds: tuple[float, float] | None) -> NDArray[np.float64]:
+    """The values, refused where one breaks the bounds of its column."""
+    if bounds is not None:
+        with np.errstate(invalid="ignore"):
+            broken = int(((values < bounds[0]) | (values > bounds[1])).sum())
+        if broken:
+            raise DataError(
+                f"column {name!r} holds {broken} value(s) outside its bounds: widen the bounds or correct them"
+            )
     return values
 
 
@@ -135,3 +154,16 @@ def words(values: NDArray[np.float64]) -> NDArray[np.uint64]:
     clean = values + 0.0
     clean[np.isnan(clean)] = np.nan
     return clean.view(np.uint64)
+
+
+def normal_scores(cuts: Sequence[float]) -> NDArray[np.float64]:
+    """The mean of a standard normal within each class: what an ordered category counts as (van der Waerden's scores by class)."""
+    edges = np.array([-np.inf, *cuts, np.inf])
+    density = np.exp(-0.5 * edges**2) / np.sqrt(2 * np.pi)
+    return (density[:-1] - density[1:]) / np.diff(ndtr(edges))
+
+
+def cut_points(weights: Sequence[float]) -> tuple[float, ...]:
+    """Where a standard normal is cut into classes of these weights."""
+    shares = np.cumsum(weights)[:-1] / np.sum(weights)
+    return tuple(ndtri(shares).tolist())

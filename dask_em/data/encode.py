@@ -117,7 +117,7 @@ def _values(table: pa.Table, schema: Schema) -> tuple[list[NDArray[Any]], NDArra
     if design.gaussian:
         values = np.empty((len(design.gaussian), n))
         for i, name in enumerate(design.gaussian):
-            own, log_slope = col.transformed(col.numeric(table, name), name, design.transform(name))
+            own, log_slope = _numbers(table, schema, name)
             np.subtract(own, schema.shift[i], out=values[i])
             values[i] /= schema.scale[i]
             np.logical_not(np.isnan(own), out=seen[i])
@@ -128,7 +128,9 @@ def _values(table: pa.Table, schema: Schema) -> tuple[list[NDArray[Any]], NDArra
         out.append(values)
         row += len(values)
     if design.categorical:
-        codes = np.stack([_codes(table, name, levels) for name, levels in zip(design.categorical, schema.levels)])
+        codes = np.stack(
+            [_codes(table, name, levels, design.unseen) for name, levels in zip(design.categorical, schema.levels)]
+        )
         seen[row : row + len(codes)] = codes >= 0
         out.append(codes)
         row += len(codes)
@@ -148,7 +150,19 @@ def _values(table: pa.Table, schema: Schema) -> tuple[list[NDArray[Any]], NDArra
     return out, base, seen
 
 
-def _codes(table: pa.Table, name: str, levels: tuple[Level, ...]) -> NDArray[np.int16]:
+def _numbers(table: pa.Table, schema: Schema, name: str) -> tuple[NDArray[np.float64], Any]:
+    """A gaussian column on the scale of the model, and the log of the slope of its transform."""
+    design = schema.design
+    levels = design.levels(name)
+    if levels is not None:
+        codes = _codes(table, name, levels, design.unseen)
+        # A code of -1, missing, takes the last entry.
+        return np.append(col.normal_scores(dict(schema.cuts)[name]), np.nan)[codes], 0.0
+    values = col.within(col.numeric(table, name), name, dict(design.bounds).get(name))
+    return col.transformed(values, name, design.transform(name))
+
+
+def _codes(table: pa.Table, name: str, levels: tuple[Level, ...], unseen: str) -> NDArray[np.int16]:
     array = col.category(table, name)
     if pa.types.is_null(array.type):
         return np.full(len(array), -1, dtype=np.int16)
@@ -158,7 +172,7 @@ def _codes(table: pa.Table, name: str, levels: tuple[Level, ...]) -> NDArray[np.
             f"column {name!r} has the type {array.type}, which is not what the model was fitted on: convert it"
         )
     codes = pc.index_in(array, value_set=known)
-    if codes.null_count > array.null_count:
+    if codes.null_count > array.null_count and unseen == "error":
         unknown = codes.null_count - array.null_count
         raise DataError(
             f"column {name!r} holds {unknown} cell(s) with a level that the fitted table did not have: "

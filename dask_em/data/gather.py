@@ -15,6 +15,7 @@ from dask_em.data import columns as col
 from dask_em.data.encode import encode_weighted
 from dask_em.data.keys import row_keys
 from dask_em.data.profile import Moments, weighted_rows
+from dask_em.data.reading import read_rows
 from dask_em.data.schema import Design, Schema
 from dask_em.normal import NormalSums, collect
 from dask_em.randomness import bootstrap_counts
@@ -71,7 +72,7 @@ def gather(piece: Any, schema: Schema, bootstrap: Bootstrap) -> Gathered:
         A cell that the model cannot take.
     """
     design = schema.design
-    table = piece.read((*design.columns, *(k for k in bootstrap.key if k not in design.columns)))
+    table = read_rows(piece, design, bootstrap.key)
     n = table.num_rows
     kept, weight = weighted_rows(table, design)
     block, order = encode_weighted(kept, schema, weight)
@@ -88,7 +89,7 @@ def gather(piece: Any, schema: Schema, bootstrap: Bootstrap) -> Gathered:
 
 def provisional(design: Design, i: int, piece: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Shift and scale of the gaussian columns in one piece: good enough to gather with, if the piece is like the others."""
-    table, weight = weighted_rows(piece.read(design.columns), design)
+    table, weight = weighted_rows(read_rows(piece, design), design)
     moments = [
         Moments.of(col.transformed(col.numeric(table, name), name, design.transform(name))[0], weight)
         for name in design.gaussian

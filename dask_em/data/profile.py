@@ -78,7 +78,7 @@ class Profile:
     piece_rows : rows of each piece, in order
     rows, weight : rows with a positive weight, and their total weight
     moments : by column: gaussian columns after their transform, counts, successes; trials under "trials of <column>"
-    levels : by categorical column, level -> weight
+    levels : by categorical or ordered column, level -> weight
     patterns : masks of observed gaussian columns, as bytes; None where there are too many
     sample : the distinct rows with the smallest hashes, columns "#hash" and "#weight" beside their contents
     """
@@ -138,13 +138,19 @@ def profile(table: pa.Table, design: Design) -> Profile:
     moments: dict[str, Moments] = {}
     words: list[NDArray[np.uint64]] = []
     seen = np.empty((len(design.gaussian), table.num_rows), dtype=bool)
+    levels = {}
     for i, name in enumerate(design.gaussian):
-        raw = col.numeric(table, name)
+        if design.levels(name) is not None:
+            array = col.category(table, name)
+            levels[name], own = _levels(name, array, weight)
+            words.append(own)
+            seen[i] = array.is_valid().to_numpy(zero_copy_only=False)
+            continue
+        raw = col.within(col.numeric(table, name), name, dict(design.bounds).get(name))
         values, _ = col.transformed(raw, name, design.transform(name))
         moments[name] = Moments.of(values, weight)
         words.append(col.words(raw))
         np.logical_not(np.isnan(raw), out=seen[i])
-    levels = {}
     for name in design.categorical:
         levels[name], own = _levels(name, col.category(table, name), weight)
         words.append(own)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from dask_em.data.columns import TRANSFORMS
+from dask_em.data.universe import columns_of
 from dask_em.errors import ConfigurationError, DataError
 
 Level = str | int | bool
@@ -27,6 +29,10 @@ class Design:
     transforms : pairs (gaussian column, "log" | "log1p" | "asinh")
     pattern : whether gaussian columns depend on each other, so that rows are grouped by missingness pattern
     weight, labels : columns that hold the row weights and the starting labels
+    ordered : pairs (gaussian column, its levels in order): a category that the model sees as a normal cut into classes
+    bounds : pairs (gaussian column, (lowest, highest)), in the table's units
+    universe : pairs (column, condition): where the condition is false the column was not asked, and counts as not observed
+    unseen : what to do when scored rows have a level that the fitted table did not have
     """
 
     gaussian: tuple[str, ...] = ()
@@ -37,6 +43,10 @@ class Design:
     pattern: bool = True
     weight: str | None = None
     labels: str | None = None
+    ordered: tuple[tuple[str, tuple[Level, ...]], ...] = ()
+    bounds: tuple[tuple[str, tuple[float, float]], ...] = ()
+    universe: tuple[tuple[str, str], ...] = ()
+    unseen: Literal["error", "missing"] = "error"
 
     def __post_init__(self) -> None:
         names = self.features
@@ -66,10 +76,20 @@ class Design:
         """Every column that has to be read, each once."""
         trials = (t for _, t in self.binomial if isinstance(t, str))
         extra = (c for c in (self.weight, self.labels) if c is not None)
-        return tuple(dict.fromkeys((*self.features, *trials, *extra)))
+        conditions = (c for _, condition in self.universe for c in columns_of(condition))
+        return tuple(dict.fromkeys((*self.features, *trials, *extra, *conditions)))
 
     def transform(self, name: str) -> str | None:
         return dict(self.transforms).get(name)
+
+    def levels(self, name: str) -> tuple[Level, ...] | None:
+        """The levels of an ordered column, None for a number."""
+        return dict(self.ordered).get(name)
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """The gaussian columns that are numbers."""
+        return tuple(name for name in self.gaussian if self.levels(name) is None)
 
     def check(self, available: Sequence[str], where: str) -> None:
         """Raise DataError for the first column that the table does not have."""
@@ -88,12 +108,14 @@ class Schema:
     ----------
     shift, scale : one number for each gaussian column, after its transform: mean and standard deviation of the fitted table
     levels : the sorted levels of each categorical column
+    cuts : for each ordered column, where a standard normal is cut into its levels
     """
 
     design: Design
     shift: tuple[float, ...]
     scale: tuple[float, ...]
     levels: tuple[tuple[Level, ...], ...]
+    cuts: tuple[tuple[str, tuple[float, ...]], ...] = ()
 
     def for_rows(self) -> Schema:
         """The same without weights and labels, which belong to a fit and not to the rows that are scored."""

@@ -2,6 +2,7 @@
 
 from dask_em.estimators.binomial import BinomialMixture
 from dask_em.estimators.gaussian import GaussianMixture
+from dask_em.estimators.imputer import Imputer
 from dask_em.estimators.latent_class import LatentClassAnalysis
 from dask_em.estimators.mixed import MixtureModel
 from dask_em.estimators.normal import MultivariateNormal
@@ -10,6 +11,7 @@ from dask_em.estimators.poisson import PoissonMixture
 __all__ = [
     "BinomialMixture",
     "GaussianMixture",
+    "Imputer",
     "LatentClassAnalysis",
     "MixtureModel",
     "MultivariateNormal",

@@ -105,13 +105,21 @@ class BaseMixture(DensityMixin, BaseEstimator):
         This is what `fit` and the search over models stand on; `adopt` takes a candidate over.
         """
         names = self._take_names(X)
-        labels, given = self._labels(), self._has_given()
+        labels = self._labels()
         design = self._design(names)
         columns = (*design.columns, sample_weight) if isinstance(sample_weight, str) else design.columns
         source, weight, label_column = to_source(X, columns, sample_weight, labels)
         if labels is not None:
             self._check_labels(labels)
-        settings = fitting.Settings(
+        settings = self.fit_settings()
+        design = replace(design, weight=weight, labels=label_column)
+        with open_executor(self.executor, lazy_table=is_dask_frame(X)) as executor:
+            return fitting.fit(source, design, settings, n_components, executor, on_progress)
+
+    def fit_settings(self) -> fitting.Settings:
+        """How to fit, as the arguments say."""
+        labels, given = self._labels(), self._has_given()
+        return fitting.Settings(
             prior=self.prior,  # type: ignore[arg-type]
             tol=checked_number("tol", self.tol, numbers.Real),
             max_iter=checked_number("max_iter", self.max_iter, numbers.Integral),
@@ -121,9 +129,6 @@ class BaseMixture(DensityMixin, BaseEstimator):
             given=partial(self._start, k=self.n_components) if given else None,
             **self._settings(),
         )
-        design = replace(design, weight=weight, labels=label_column)
-        with open_executor(self.executor, lazy_table=is_dask_frame(X)) as executor:
-            return fitting.fit(source, design, settings, n_components, executor, on_progress)
 
     def _labels(self) -> Any:
         """The labels that `init` holds, or None."""

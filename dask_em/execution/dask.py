@@ -55,6 +55,13 @@ def map_frame(frame: Any, function: Callable[[Any], Any], meta: Any) -> Any:
     return frame.map_partitions(function, meta=meta, enforce_metadata=False)
 
 
+def map_numbered(frame: Any, function: Callable[[Any, int], Any]) -> Any:
+    """A lazy Dask dataframe like `frame`: the function of every partition and its number."""
+    apply = dask.delayed(function, pure=True, traverse=False)
+    parts = [apply(partition, i) for i, partition in enumerate(frame.to_delayed())]
+    return dd.from_delayed(parts, meta=frame._meta, divisions=frame.divisions, verify_meta=False)
+
+
 def active_client() -> Client | None:
     """The client that this process has open, if any."""
     try:

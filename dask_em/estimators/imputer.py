@@ -1,0 +1,524 @@
+"""Filling holes in tables, with honest uncertainty."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from dask_em import fitting, normal_fitting
+from dask_em.data.gather import Bootstrap
+from dask_em.data.keys import KeySet, row_keys
+from dask_em.data.profile import Profile, profile
+from dask_em.data.reading import read_rows
+from dask_em.data.schema import Design
+from dask_em.data.sources import FramePiece, Source, open_source
+from dask_em.em.stopping import Verdict
+from dask_em.errors import ConfigurationError, DataError
+from dask_em.estimators.arguments import seed_of
+from dask_em.estimators.base import BaseMixture
+from dask_em.estimators.normal import MultivariateNormal
+from dask_em.estimators.tables import column_names, has_names, to_source
+from dask_em.execution.base import Executor
+from dask_em.execution.choose import is_dask_frame, open_executor
+from dask_em.imputation.complete import complete_arrow, complete_pandas
+from dask_em.imputation.donors import make_donors
+from dask_em.imputation.model import Cells, ImputationModel
+from dask_em.imputation.pooling import Pooled, pool
+from dask_em.imputation.roles import Roles, roles_of
+
+N_COMPONENTS = (1, 2, 3, 4, 5, 6)
+"""Numbers of components among which BIC chooses where none is given."""
+
+
+class Imputer(BaseEstimator):
+    """Fill missing cells by what the observed ones say: their expected values, or draws for multiple imputation.
+
+    Parameters
+    ----------
+    model : None, "normal", "mixture", or an unfitted estimator
+        "normal" is a multivariate normal over numbers, yes/no and ordered columns (these are cut from a normal); it is fitted in one scan. "mixture" lets
+        unordered categories, too, and shapes that are not normal. By default the first where it can be, the second otherwise.
+        An estimator (MixtureModel, GaussianMixture, LatentClassAnalysis, MultivariateNormal) is taken as it is.
+    n_components : int, optional
+        Components of the mixture; by default BIC chooses among 1 to 6, in the same scans.
+    columns : sequence of names, optional
+        What to model and fill; by default all columns but `key` and the weights whose type can be modelled. Others are handed through.
+    key : name or names, optional
+        Columns that name a row. Random numbers hang on it, so that a row draws the same wherever it stands; without it they hang on the row's position in
+        a table in memory, on (file, row group, offset) in files, and on (partition, offset) in a Dask dataframe.
+    ordered : mapping from a column to its levels in order, optional
+        For columns whose type does not say so; ordered pandas categories need not be named.
+    transforms : mapping from a number to "log", "log1p" or "asinh", optional
+    bounds : mapping from a number to (lowest, highest), None for no bound, optional
+    integer : names of numbers that are whole although their type is not, optional
+    universe : mapping from a column to a condition such as "age >= 20", optional
+        Where it is false, or cannot be told, the question was not asked: the cell is kept out of the fit and is not filled.
+    delta : mapping from a number or ordered column to a shift, optional
+        Sensitivity analysis (not missing at random): added to what is expected of missing cells, on the scale of the model: after the transform
+        (0.1 on the log is 10 per cent), and in standard deviations of the scores for ordered columns.
+    method : "draw" or "donor", default "draw"
+        Where drawn numbers come from: the model's distribution, or the observed rows with the nearest expected value (predictive mean matching), which
+        keeps heaps and brackets.
+    n_replicates : int, default 20
+        Bootstrap replicates fitted beside the table, in the same scans: as many imputations can be drawn.
+    unseen : "error" or "missing", default "error"
+        What a level that the fitted table did not have means in new rows. Such a cell is kept in any case.
+    prior, tol, max_iter, n_init : as in MultivariateNormal and MixtureModel; by default each model's own
+    random_state : int, optional; executor : as in `MultivariateNormal`
+
+    Attributes
+    ----------
+    imputation_ : what is sent to workers and saved
+    roles_ : roles of the columns, and which were left alone, with the reason
+    n_scans_, converged_, log_likelihood_, feature_names_in_, n_features_in_, n_rows_, sum_of_weights_
+
+    Notes
+    -----
+    Each replicate is the model fitted to a Poisson(1) bootstrap of the rows (Honaker and King 2010; Chamandy et al. 2012), so that draws carry the uncertainty of the
+    parameters. Bounded cells of a row are drawn together from the truncated normal, never clipped.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from dask_em import Imputer
+    >>> people = pd.DataFrame({"age": [25.0, 40, 61, 33, 52], "income": [21000.0, None, 50000, 30000, 43000]})
+    >>> bool(Imputer(n_replicates=2, random_state=0).fit(people).transform(people)["income"].notna().all())
+    True
+    """
+
+    def __init__(
+        self,
+        model: Any = None,
+        *,
+        n_components: int | None = None,
+        columns: Sequence[str] | None = None,
+        key: str | Sequence[str] | None = None,
+        ordered: Mapping[str, Sequence[Any]] | None = None,
+        transforms: Mapping[str, str] | None = None,
+        bounds: Mapping[str, tuple[float | None, float | None]] | None = None,
+        integer: Sequence[str] = (),
+        universe: Mapping[str, str] | None = None,
+        delta: Mapping[str, float] | None = None,
+        method: str = "draw",
+        n_replicates: int = 20,
+        unseen: str = "error",
+        prior: Any = "weak",
+        tol: float | None = None,
+        max_iter: int = 10000,
+        n_init: int = 5,
+        random_state: Any = None,
+        executor: Any = None,
+    ) -> None:
+        self.model = model
+        self.n_components = n_components
+        self.columns = columns
+        self.key = key
+        self.ordered = ordered
+        self.transforms = transforms
+        self.bounds = bounds
+        self.integer = integer
+        self.universe = universe
+        self.delta = delta
+        self.method = method
+        self.n_replicates = n_replicates
+        self.unseen = unseen
+        self.prior = prior
+        self.tol = tol
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.random_state = random_state
+        self.executor = executor
+
+    # ---- fitting ---------------------------------------------------------------------------------------------------
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Imputer:
+        """Fit the model and its bootstrap replicates.
+
+        Parameters
+        ----------
+        X : table of n rows, or a path or URL of one
+        y : ignored
+        sample_weight : (n,) array, Dask series, or name of a column, optional
+
+        Raises
+        ------
+        DataError, ConfigurationError
+            In one sentence: what is wrong, where, and the remedy.
+        """
+        self._check_arguments()
+        names = column_names(X)
+        source, weight, _ = to_source(X, None, sample_weight, None)
+        wanted = self._wanted(names, weight)
+        bootstrap = Bootstrap(self.n_replicates, seed_of(self.random_state), self._key())
+        with open_executor(self.executor, lazy_table=is_dask_frame(X)) as executor:
+            roles = roles_of(source, wanted, self.ordered or {}, executor)
+            design = replace(self._design(roles, names), weight=weight)
+            design.check(source.columns, source.where)
+            seen: _Seen | None = None
+            if source.pieces:
+                seen = executor.reduce(source.pieces, partial(_look_at, design, bootstrap.key))
+            fitting.check_table(None if seen is None else seen.profile, design, 1)
+            assert seen is not None
+            if bootstrap.key and seen.keys.repeated:
+                raise DataError(
+                    f"the key {', '.join(map(repr, bootstrap.key))} is not unique: name columns that tell rows apart"
+                )
+            self._fit(source, design, seen.profile, bootstrap, roles, executor)
+        self.roles_ = roles
+        self.n_features_in_ = len(names)
+        self.n_rows_ = sum(seen.profile.piece_rows)
+        self.sum_of_weights_ = seen.profile.weight
+        if has_names(X):
+            self.feature_names_in_ = np.array(names, dtype=object)
+        return self
+
+    def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
+        """Fit, then `transform` the same rows."""
+        return self.fit(X, sample_weight=sample_weight).transform(X)
+
+    def _fit(
+        self, source: Source, design: Design, found: Profile, bootstrap: Bootstrap, roles: Roles, executor: Executor
+    ) -> None:
+        if self._is_normal(roles):
+            own = self.model if isinstance(self.model, MultivariateNormal) else None
+            prior = self.prior if own is None else own.prior
+            tol = (self.tol or 1e-8) if own is None else own.tol
+            schema = fitting.make_schema(design, found)
+            fit: Any = normal_fitting.fit(
+                source, schema.design, prior, tol, self.max_iter, executor, schema=schema, bootstrap=bootstrap
+            )
+            best, replicates, n_scans = fit.best, fit.candidates[1:], 1 + fit.n_scans
+        else:
+            settings, sizes = self._mixture_settings(bootstrap)
+            fit = fitting.fit(source, design, settings, sizes, executor, found=found)
+            best, replicates, n_scans = fit.smallest_bic(), fit.replicates, fit.n_scans
+        kept = tuple(c.parameters for c in replicates if c.parameters is not None)
+        if self.n_replicates and len(kept) < 2:
+            raise DataError("the model collapsed on the bootstrap replicates: use prior='weak', or fewer components")
+        model = ImputationModel(
+            fit.fitted(best),
+            kept,
+            bootstrap.seed,
+            bootstrap.key,
+            frozenset((*roles.integers, *self.integer)),
+            tuple((self.delta or {}).items()),
+        )
+        if self.method == "donor":
+            model = replace(model, donors=make_donors(model, found.sample))
+        self.imputation_ = model
+        self.fit_ = fit
+        self.log_likelihood_ = best.log_likelihoods[-1]
+        self.history_ = pd.DataFrame({"log_likelihood": best.log_likelihoods, "objective": best.objectives})
+        self.converged_ = best.verdict.converged and all(c.verdict is not Verdict.MAX_ITER for c in replicates)
+        self.n_iter_ = best.n_iter
+        self.n_scans_ = n_scans
+
+    def _is_normal(self, roles: Roles) -> bool:
+        if isinstance(self.model, BaseMixture) or self.model == "mixture":
+            return False
+        unordered = ", ".join(map(repr, roles.categories))
+        if self.model == "normal" and unordered:
+            raise ConfigurationError(
+                f"a normal cannot take unordered categories ({unordered}): use model='mixture', or name their order"
+            )
+        return self.model is not None or not roles.categories
+
+    def _design(self, roles: Roles, names: Sequence[str]) -> Design:
+        universe = tuple((self.universe or {}).items())
+        bounds = tuple(
+            (name, (-np.inf if low is None else float(low), np.inf if high is None else float(high)))
+            for name, (low, high) in (self.bounds or {}).items()
+        )
+        unseen: Any = self.unseen
+        if isinstance(self.model, BaseMixture):
+            own = self.model._design(tuple(names))
+            design = replace(own, transforms=own.transforms or tuple((self.transforms or {}).items()))
+        else:
+            transforms = tuple((self.transforms or {}).items())
+            if self._is_normal(roles):
+                gaussian = (*roles.numbers, *(name for name, _ in roles.ordered))
+                design = Design(gaussian=gaussian, transforms=transforms, ordered=roles.ordered)
+            else:
+                classes = (*(name for name, _ in roles.ordered), *roles.categories)
+                design = Design(gaussian=roles.numbers, categorical=classes, transforms=transforms)
+        for what, given, known in (
+            ("bounds", self.bounds, design.numbers),
+            ("integer", self.integer, (*design.numbers, *design.poisson)),
+            ("delta", self.delta, design.gaussian),
+            ("universe", self.universe, design.features),
+        ):
+            for name in given or ():
+                if name not in known:
+                    raise ConfigurationError(
+                        f"{what} names {name!r}, which is not such a column of the model: check the spelling"
+                    )
+        return replace(design, bounds=bounds, universe=universe, unseen=unseen)
+
+    def _mixture_settings(self, bootstrap: Bootstrap) -> tuple[fitting.Settings, tuple[int, ...]]:
+        if isinstance(self.model, BaseMixture):
+            return replace(self.model.fit_settings(), bootstrap=bootstrap), (self.model.n_components,)
+        settings = fitting.Settings(
+            prior=self.prior,
+            tol=self.tol or 1e-6,
+            max_iter=self.max_iter,
+            n_init=self.n_init,
+            seed=bootstrap.seed,
+            bootstrap=bootstrap,
+        )
+        return settings, N_COMPONENTS if self.n_components is None else (self.n_components,)
+
+    def _wanted(self, names: Sequence[str], weight: str | None) -> tuple[str, ...]:
+        """Columns to model, before their types are known."""
+        if isinstance(self.model, BaseMixture):
+            return self.model._design(tuple(names)).features
+        if self.columns is not None:
+            Design(gaussian=tuple(self.columns)).check(names, "the table")
+            return tuple(self.columns)
+        apart = {weight, *self._key()}
+        return tuple(name for name in names if name not in apart)
+
+    def _key(self) -> tuple[str, ...]:
+        return (self.key,) if isinstance(self.key, str) else tuple(self.key or ())
+
+    def _check_arguments(self) -> None:
+        normal = self.model is None or isinstance(self.model, (MultivariateNormal, BaseMixture))
+        if not normal and self.model not in ("normal", "mixture"):
+            raise ConfigurationError("model must be 'normal', 'mixture', an unfitted estimator, or None")
+        if self.method not in ("draw", "donor"):
+            raise ConfigurationError("method must be 'draw' or 'donor'")
+        if self.unseen not in ("error", "missing"):
+            raise ConfigurationError("unseen must be 'error' or 'missing'")
+        if self.n_replicates < 0 or self.n_replicates == 1:
+            raise ConfigurationError("n_replicates must be 0 or at least 2: uncertainty needs more than one")
+        if isinstance(self.integer, str):
+            raise ConfigurationError("integer must be a list of column names, not one name")
+        for name, pair in (self.bounds or {}).items():
+            low, high = (-np.inf if pair[0] is None else pair[0]), (np.inf if pair[1] is None else pair[1])
+            if not low < high:
+                raise ConfigurationError(f"the bounds of {name!r} must be (lowest, highest) with lowest below highest")
+
+    # ---- filling ---------------------------------------------------------------------------------------------------
+
+    def transform(self, X: Any) -> Any:
+        """Fill every hole with its expected value given what was observed, in the table's units; categories with the most probable level.
+
+        Under a transform or bounds this is the mean of the original quantity (exp(mu + s2 / 2) for a log), not the transformed mean.
+
+        Returns
+        -------
+        The kind of table that X is: a Dask dataframe stays lazy; a path gives an Arrow table.
+        """
+        return self._complete(X, None)
+
+    def draw(self, X: Any, m: int | None = None) -> list[Any]:
+        """Draw m completed tables: multiple imputation.
+
+        Parameters
+        ----------
+        X : the fitted table, or another with the same columns
+        m : int, optional
+            Number of tables, at most n_replicates; by default all.
+
+        Returns
+        -------
+        m tables of the kind that X is; the i-th is the same in every call
+        """
+        return [self._complete(X, i) for i in range(self._n_draws(m))]
+
+    def predict_proba(self, X: Any, column: str) -> Any:
+        """Probabilities of the levels of a categorical or ordered column in every row, given the row's other observed cells."""
+        check_is_fitted(self)
+        design = self.imputation_.schema.design
+        if column not in design.categorical and design.levels(column) is None:
+            raise ConfigurationError(
+                f"column {column!r} has no levels: name a categorical or ordered column of the model"
+            )
+        columns = self.imputation_.schema.design.columns
+        if is_dask_frame(X):
+            from dask_em.execution.dask import map_frame
+
+            empty = pd.DataFrame(columns=[str(lv) for lv in self.imputation_.levels(column)], dtype=float)
+            return map_frame(X, partial(_probabilities_of_frame, self.imputation_, column, columns), empty)
+        source = open_source(self._named(X))
+        with open_executor(self.executor) as executor:
+            parts = executor.map(source.pieces, partial(_probabilities, self.imputation_, column, columns))
+        values = np.concatenate(parts)
+        index = X.index if isinstance(X, pd.DataFrame) else None
+        return pd.DataFrame(values, columns=list(self.imputation_.levels(column)), index=index)
+
+    def pooled(self, statistic: Callable[[pd.DataFrame], Any], X: Any, m: int | None = None) -> Pooled:
+        """Apply a statistic to m completed tables and pool the results by Rubin's rules.
+
+        Parameters
+        ----------
+        statistic : function of a pandas frame
+            Returns (estimate, variance), scalars or vectors with a covariance matrix, or a fitted model with `params` and `cov_params()`,
+            as statsmodels gives.
+        X : table
+        m : int, optional; by default all replicates
+
+        Returns
+        -------
+        Pooled
+        """
+        count = self._n_draws(m)
+        named = self._named(X)
+        source = _source(named)
+        function = partial(_statistic, self.imputation_, source, statistic)
+        with open_executor(self.executor, lazy_table=is_dask_frame(X)) as executor:
+            results = executor.map(list(range(count)), function)
+        estimates, variances, rows = zip(*results)
+        first = np.asarray(estimates[0])
+        together = pd.DataFrame(list(estimates)) if isinstance(estimates[0], pd.Series) else np.array(estimates)
+        return pool(together, np.array([np.asarray(v) for v in variances]), n=rows[0], k=max(first.size, 1))
+
+    def _n_draws(self, m: int | None) -> int:
+        check_is_fitted(self)
+        fitted = len(self.imputation_.replicates)
+        if not fitted:
+            raise ConfigurationError("draws need bootstrap replicates: fit with n_replicates=20")
+        if m is None:
+            return fitted
+        if not 1 <= m <= fitted:
+            raise ConfigurationError(
+                f"m must be from 1 to {fitted}, the replicates that were fitted: fit with n_replicates={m}"
+            )
+        return m
+
+    def _named(self, X: Any) -> Any:
+        """X with the fitted names where it has none."""
+        check_is_fitted(self)
+        names = column_names(X)
+        if not has_names(X) and hasattr(self, "feature_names_in_"):
+            if len(names) != self.n_features_in_:
+                raise ConfigurationError(
+                    f"X has {len(names)} features, but the imputer is expecting {self.n_features_in_}: give the columns that were fitted"
+                )
+            X = pd.DataFrame(np.asarray(X), columns=self.feature_names_in_)
+            names = column_names(X)
+        design = self.imputation_.schema.design
+        design.check(names, "the table")
+        for key in self.imputation_.key:
+            if key not in names:
+                raise DataError(f"key column {key!r} is not in the table: check the spelling or the table")
+        return X
+
+    def _complete(self, X: Any, replicate: int | None) -> Any:
+        named = self._named(X)
+        if is_dask_frame(X):
+            from dask_em.execution.dask import map_numbered
+
+            return map_numbered(X, partial(_complete_frame, self.imputation_, replicate))
+        source = open_source(named)
+        with open_executor(self.executor) as executor:
+            if isinstance(named, pd.DataFrame):
+                found = executor.map(source.pieces, partial(_cells, self.imputation_, replicate))
+                whole = complete_pandas(named, _joined(found)) if found else named.copy()
+                return whole if isinstance(X, pd.DataFrame) else whole.to_numpy()
+            parts = executor.map(source.pieces, partial(_complete_piece, self.imputation_, replicate, source.columns))
+        table = pa.concat_tables(parts, promote_options="permissive")
+        if isinstance(X, (str, os.PathLike)) or hasattr(X, "__arrow_c_stream__"):
+            return table
+        return np.column_stack([c.to_numpy() for c in table.columns])
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "imputation_")
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the first scan looks at."""
+
+    profile: Profile
+    keys: KeySet
+
+    def __add__(self, other: _Seen) -> _Seen:
+        return _Seen(self.profile + other.profile, self.keys + other.keys)
+
+
+def _look_at(design: Design, key: tuple[str, ...], piece: Any) -> _Seen:
+    table = read_rows(piece, design, key)
+    return _Seen(profile(table, design), KeySet.of(row_keys(table, key, piece.origin)))
+
+
+def _cells(model: ImputationModel, replicate: int | None, i: int, piece: Any) -> dict[str, Cells]:
+    table = piece.read(tuple(dict.fromkeys((*model.schema.design.columns, *model.key))))
+    return cells_of(model, replicate, table, piece.origin)
+
+
+def cells_of(
+    model: ImputationModel, replicate: int | None, table: pa.Table, origin: tuple[str, int]
+) -> dict[str, Cells]:
+    """What goes into the holes of a table that starts at `origin`: expected values, or the draw of a replicate."""
+    if replicate is None:
+        return model.mean(table)
+    return model.draw(table, row_keys(table, model.key, origin), replicate)
+
+
+def _complete_piece(
+    model: ImputationModel, replicate: int | None, columns: tuple[str, ...], i: int, piece: Any
+) -> pa.Table:
+    table = piece.read(columns)
+    return complete_arrow(table, cells_of(model, replicate, table, piece.origin))
+
+
+def _complete_frame(model: ImputationModel, replicate: int | None, frame: pd.DataFrame, i: int) -> pd.DataFrame:
+    piece = FramePiece(frame, tuple(str(c) for c in frame.columns), (f"partition {i}", 0))
+    return complete_pandas(frame, _cells(model, replicate, i, piece))
+
+
+def _joined(parts: Sequence[dict[str, Cells]]) -> dict[str, Cells]:
+    return {
+        name: Cells(np.concatenate([p[name].mask for p in parts]), np.concatenate([p[name].values for p in parts]))
+        for name in parts[0]
+    }
+
+
+def _probabilities(
+    model: ImputationModel, column: str, columns: tuple[str, ...], i: int, piece: Any
+) -> NDArray[np.float64]:
+    return model.probabilities(piece.read(columns), column)[1]
+
+
+def _probabilities_of_frame(
+    model: ImputationModel, column: str, columns: tuple[str, ...], frame: pd.DataFrame
+) -> pd.DataFrame:
+    piece = FramePiece(frame, tuple(str(c) for c in frame.columns))
+    values = _probabilities(model, column, columns, 0, piece)
+    return pd.DataFrame(values, index=frame.index, columns=[str(level) for level in model.levels(column)])
+
+
+def _source(X: Any) -> Source:
+    return to_source(X, None, None, None)[0]
+
+
+def _statistic(
+    model: ImputationModel, source: Source, statistic: Callable[[pd.DataFrame], Any], i: int, replicate: int
+) -> tuple[Any, Any, int]:
+    parts = [_complete_piece(model, replicate, source.columns, i, piece) for piece in source.pieces]
+    frame = pa.concat_tables(parts, promote_options="permissive").to_pandas()
+    found = statistic(frame)
+    if hasattr(found, "params") and hasattr(found, "cov_params"):
+        return found.params, found.cov_params(), len(frame)
+    try:
+        estimate, variance = found
+    except (TypeError, ValueError):
+        raise ConfigurationError(
+            "the statistic must return (estimate, variance), or a fitted model with params and cov_params()"
+        ) from None
+    return estimate, variance, len(frame)

@@ -1,0 +1,1 @@
+"""Missing cells filled: what the observed cells say about them, with honest uncertainty."""

@@ -1,0 +1,86 @@
+"""Which column is what, told from its type: numbers, yes/no, ordered and unordered categories, and what is left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+
+from dask_em.data.columns import plain
+from dask_em.data.schema import Level
+from dask_em.data.sources import Source
+from dask_em.errors import DataError
+from dask_em.execution.base import Executor
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Columns by role.
+
+    Attributes
+    ----------
+    numbers, categories : names
+    integers : the numbers whose type holds whole numbers only
+    ordered : pairs (name, levels in order); yes/no columns are among them
+    other : pairs (name, why it is left alone)
+    """
+
+    numbers: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    integers: tuple[str, ...] = ()
+    ordered: tuple[tuple[str, tuple[Level, ...]], ...] = ()
+    other: tuple[tuple[str, str], ...] = ()
+
+
+def roles_of(
+    source: Source, columns: Sequence[str], ordered: Mapping[str, Sequence[Level]], executor: Executor
+) -> Roles:
+    """Roles by type; `ordered` names columns whose type does not say that they are ordered, with their levels.
+
+    A piece in which a column is empty says nothing of its type, so further pieces are asked until all are known.
+    """
+    seen: dict[str, tuple[pa.DataType, tuple[Level, ...]]] = {}
+    for piece in source.pieces:
+        unknown = tuple(c for c in columns if c not in seen)
+        if not unknown:
+            break
+        seen |= executor.map([piece], partial(_look, unknown))[0]
+    for name in columns:
+        if name not in seen:
+            raise DataError(f"column {name!r} has no observed cell: leave it out of the model")
+    numbers, integers, categories, other, classes = [], [], [], [], dict(ordered)
+    for name, (kind, levels) in seen.items():
+        if name in ordered:
+            continue
+        if pa.types.is_boolean(kind):
+            classes[name] = (False, True)
+        elif levels:
+            classes[name] = levels
+        elif pa.types.is_dictionary(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
+            categories.append(name)
+        elif pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+            numbers.append(name)
+            if pa.types.is_integer(kind):
+                integers.append(name)
+        else:
+            other.append((name, f"the model has no place for its type, {kind}"))
+    classes_in_order = tuple((name, tuple(classes[name])) for name in columns if name in classes)
+    return Roles(tuple(numbers), tuple(categories), tuple(integers), classes_in_order, tuple(other))
+
+
+def _look(columns: tuple[str, ...], i: int, piece: Any) -> dict[str, tuple[pa.DataType, tuple[Level, ...]]]:
+    """Type, and levels where they are ordered, of the columns that are not empty here."""
+    table = piece.read(columns)
+    out = {}
+    for name in columns:
+        column = table.column(name)
+        if column.null_count < len(column) and not pa.types.is_null(column.type):
+            levels: tuple[Level, ...] = ()
+            if pa.types.is_dictionary(column.type) and column.type.ordered:
+                levels = tuple(column.chunk(0).dictionary.to_pylist())
+            kind = column.type if pa.types.is_dictionary(column.type) else plain(column).type
+            out[name] = (pa.string() if pa.types.is_string_view(kind) else kind, levels)
+    return out

@@ -26,10 +26,13 @@ from dask_em.families.categorical import CategoricalParams
 from dask_em.families.diagonal import DiagonalParams
 from dask_em.families.gaussian import GaussianParams
 from dask_em.families.poisson import PoissonParams
+from dask_em.imputation.donors import Donors
+from dask_em.imputation.model import ImputationModel
+from dask_em.imputation.roles import Roles
 from dask_em.mixture import Mixture, Parameters
 from dask_em.model import FittedMixture
 
-FORMAT = 1
+FORMAT = 2
 
 FAMILIES: dict[str, tuple[Any, Any]] = {
     "gaussian": (Gaussian, GaussianParams),
@@ -39,7 +42,15 @@ FAMILIES: dict[str, tuple[Any, Any]] = {
     "binomial": (Binomial, BinomialParams),
 }
 
-ESTIMATORS = ("BinomialMixture", "GaussianMixture", "LatentClassAnalysis", "MixtureModel", "PoissonMixture")
+ESTIMATORS = (
+    "BinomialMixture",
+    "GaussianMixture",
+    "Imputer",
+    "LatentClassAnalysis",
+    "MixtureModel",
+    "MultivariateNormal",
+    "PoissonMixture",
+)
 
 FACTS = ("log_likelihood_", "converged_", "stopped_because_", "n_iter_", "n_scans_", "n_rows_", "sum_of_weights_")
 
@@ -49,7 +60,7 @@ def save(estimator: Any, path: str | os.PathLike[str], **notes: Any) -> None:
 
     Parameters
     ----------
-    estimator : a fitted mixture of this package
+    estimator : a fitted mixture, MultivariateNormal or Imputer
     path : folder to make; it must be absent or empty
     **notes : further plain values to keep beside the model, readable as `estimator.notes_` after loading
 
@@ -58,7 +69,8 @@ def save(estimator: Any, path: str | os.PathLike[str], **notes: Any) -> None:
     OutputError
         The folder is not empty or cannot be made; nothing is left behind.
     """
-    model: FittedMixture = estimator.model_
+    imputation: ImputationModel | None = getattr(estimator, "imputation_", None)
+    model: FittedMixture = estimator.model_ if imputation is None else imputation.model
     settings = {
         name: value for name, value in estimator.get_params(deep=False).items() if _plain(value) and name != "executor"
     }
@@ -68,19 +80,39 @@ def save(estimator: Any, path: str | os.PathLike[str], **notes: Any) -> None:
         "settings": _jsonable(settings),
         "named_columns": hasattr(estimator, "feature_names_in_"),
         "columns": _jsonable(list(getattr(estimator, "feature_names_in_", model.schema.design.columns))),
-        "schema": asdict(model.schema),
+        "n_columns": estimator.n_features_in_,
+        "schema": _jsonable(asdict(model.schema)),
         "families": [_family(f) for f in model.mixture.families],
         "fix_weights": model.mixture.fix_weights,
-        "fit": {name: getattr(estimator, name) for name in FACTS},
+        "fit": {name: getattr(estimator, name) for name in FACTS if hasattr(estimator, name)},
         "notes": _jsonable(notes),
         "versions": {"dask_em": dask_em.__version__, "numpy": np.__version__, "python": platform.python_version()},
     }
-    arrays: dict[str, Any] = {"weights": model.parameters.weights}
-    for i, part in enumerate(model.parameters.parts):
-        arrays |= {f"part{i}.{f.name}": getattr(part, f.name) for f in fields(part)}
+    arrays = _arrays("", model.parameters)
+    if imputation is not None:
+        document["imputation"] = {
+            "replicates": len(imputation.replicates),
+            "seed": imputation.seed,
+            "key": list(imputation.key),
+            "integer": sorted(imputation.integer),
+            "delta": [list(pair) for pair in imputation.delta],
+            "donors": None if imputation.donors is None else [name for name, _ in imputation.donors.columns],
+            "roles": _jsonable(asdict(estimator.roles_)),
+        }
+        for i, parameters in enumerate(imputation.replicates):
+            arrays |= _arrays(f"replicate{i}.", parameters)
+        for i, (_, own) in enumerate(imputation.donors.columns if imputation.donors else ()):
+            arrays[f"donors{i}"] = own
     with staged(path) as folder:
         (folder / "model.json").write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         np.savez(folder / "arrays.npz", **arrays)
+
+
+def _arrays(prefix: str, parameters: Parameters) -> dict[str, Any]:
+    out: dict[str, Any] = {f"{prefix}weights": parameters.weights}
+    for i, part in enumerate(parameters.parts):
+        out |= {f"{prefix}part{i}.{f.name}": getattr(part, f.name) for f in fields(part)}
+    return out
 
 
 def load(path: str | os.PathLike[str]) -> Any:
@@ -116,32 +148,59 @@ def load(path: str | os.PathLike[str]) -> Any:
 
 
 def _rebuild(document: dict[str, Any], arrays: dict[str, Any]) -> Any:
-    stored = document["schema"]
+    stored = _finite_bounds(document["schema"])
     design = Design(**{name: _tuples(value) for name, value in stored["design"].items()})
-    schema = Schema(design, *(_tuples(stored[name]) for name in ("shift", "scale", "levels")))
+    schema = Schema(design, *(_tuples(stored[name]) for name in ("shift", "scale", "levels", "cuts")))
     families: list[Family] = []
-    parts = []
-    for i, record in enumerate(document["families"]):
+    kinds = []
+    for record in document["families"]:
         settings = {name: _tuples(value) for name, value in record.items() if name != "kind"}
         family, params = FAMILIES[record["kind"]]
         families.append(family(**settings))
-        parts.append(params(**{f.name: arrays[f"part{i}.{f.name}"] for f in fields(params)}))
-    mixture = Mixture(tuple(families), None, document["fix_weights"])
+        kinds.append(params)
+
+    def parameters(prefix: str) -> Parameters:
+        parts = [
+            kind(**{f.name: arrays[f"{prefix}part{i}.{f.name}"] for f in fields(kind)}) for i, kind in enumerate(kinds)
+        ]
+        return Parameters(arrays[f"{prefix}weights"], tuple(parts))
+
+    model = FittedMixture(schema, Mixture(tuple(families), None, document["fix_weights"]), parameters(""))
     estimator = getattr(import_module("dask_em.estimators"), document["estimator"])(**document["settings"])
-    estimator.model_ = FittedMixture(schema, mixture, Parameters(arrays["weights"], tuple(parts)))
-    estimator.n_features_in_ = len(document["columns"])
+    estimator.n_features_in_ = document["n_columns"]
     if document["named_columns"]:
         estimator.feature_names_in_ = np.array(document["columns"], dtype=object)
-    for name in FACTS:
-        setattr(estimator, name, document["fit"][name])
+    for name, value in document["fit"].items():
+        setattr(estimator, name, value)
     estimator.notes_ = document["notes"]
-    estimator._publish(estimator.model_)
+    if "imputation" not in document:
+        estimator.model_ = model
+        estimator._publish(model)
+        return estimator
+    own = document["imputation"]
+    donors = None
+    if own["donors"] is not None:
+        donors = Donors(tuple((name, arrays[f"donors{i}"]) for i, name in enumerate(own["donors"])))
+    replicates = tuple(parameters(f"replicate{i}.") for i in range(own["replicates"]))
+    delta = tuple((name, value) for name, value in own["delta"])
+    integer = frozenset(own["integer"])
+    estimator.imputation_ = ImputationModel(model, replicates, own["seed"], tuple(own["key"]), integer, delta, donors)
+    estimator.roles_ = Roles(**{name: _tuples(value) for name, value in own["roles"].items()})
     return estimator
+
+
+def _finite_bounds(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema with the infinities back that JSON does not know."""
+    bounds = [
+        [name, [-np.inf if low is None else low, np.inf if high is None else high]]
+        for name, (low, high) in schema["design"]["bounds"]
+    ]
+    return {**schema, "design": {**schema["design"], "bounds": bounds}}
 
 
 def _family(family: Any) -> dict[str, Any]:
     kind = next(name for name, (own, _) in FAMILIES.items() if isinstance(family, own))
-    return {"kind": kind, **{f.name: getattr(family, f.name) for f in fields(family)}}
+    return {"kind": kind, **{f.name: _jsonable(getattr(family, f.name)) for f in fields(family)}}
 
 
 def _plain(value: Any) -> bool:
@@ -158,7 +217,8 @@ def _jsonable(value: Any) -> Any:
         return {str(k): _jsonable(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_jsonable(v) for v in value]
-    return value.item() if isinstance(value, np.generic) else value
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _tuples(value: Any) -> Any:

@@ -106,6 +106,21 @@ def predict(model: str, input: str, output: str, key: str | None, scheduler: str
 
 @em.command()
 @click.argument("model", type=click.Path())
+@click.argument("input", type=click.Path())
+@click.argument("output", type=click.Path())
+@click.option("--draws", "m", default=0, metavar="M", help="Also draw M completed tables.")
+@click.option("--layout", type=click.Choice(["long", "folders"]), default="long", help="How draws are laid out.")
+@scheduler_option
+def impute(model: str, input: str, output: str, m: int, layout: str, scheduler: str | None) -> None:
+    """Fill the holes of the table INPUT with the imputer MODEL, into the Parquet folder OUTPUT."""
+    _check_vacant(output)
+    from dask_em.imputation.writing import write_imputed
+
+    _print_facts(write_imputed(model, input, output, m=m, layout=layout, executor=scheduler), "text")
+
+
+@em.command()
+@click.argument("model", type=click.Path())
 def inspect(model: str) -> None:
     """Describe a saved MODEL."""
     from dask_em import load

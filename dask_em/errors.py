@@ -6,6 +6,7 @@
     ├── DataError                  4   data missing, bad or changed
     ├── OutputError                5   output in use or not empty
     ├── TryAgainError             75   cluster or storage; the same command may succeed later
+    ├── IntegrityError             1   an observed cell changed on the way: a bug
     └── ObjectiveDecreasedError    1   EM may never lower its objective, so this is a bug
 
 A message is one sentence that says what is wrong, where (file, column, key, line) and the remedy. It never
@@ -47,6 +48,10 @@ class TryAgainError(DaskEMError):
     """The cluster or the storage failed; nothing is wrong with the request."""
 
     exit_code = 75
+
+
+class IntegrityError(DaskEMError):
+    """What was written is not what came in, beyond the cells that were to be filled."""
 
 
 class ObjectiveDecreasedError(DaskEMError, ArithmeticError):

@@ -138,4 +138,4 @@ def _write_piece(scorer: Scorer, sink: ParquetSink, keys: tuple[str, ...], i: in
     table = piece.read(columns)
     scores = scorer.score(table)
     out = pa.table({**{name: table.column(name) for name in keys}, **scores})
-    return sink.write(i, out), int(scores["outlier"].sum())
+    return sink.write(i, [out]), int(scores["outlier"].sum())

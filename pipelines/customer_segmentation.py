@@ -7,22 +7,20 @@ fitted in the same scans; the smallest BIC is chosen.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from dask_em import MixtureModel, choose_n_components, load, save
-from dask_em.config import Cdnow, ClusterConfig, CompleteJourney, Level, SegmentationConfig
+from dask_em.config import Cdnow, CompleteJourney, Level, SegmentationConfig
 from dask_em.data.sinks import staged
 from dask_em.data.sources import Source, open_source
 from dask_em.errors import ConfigurationError
-from dask_em.execution.base import Executor
-from dask_em.execution.choose import open_executor
 from dask_em.scoring import scorer_of, write_scores
 from dask_em.segments import describe_segments, match_segments
 from pipelines import data
+from pipelines.cluster import open_cluster
 from pipelines.segment_report import write_report
 
 
@@ -60,7 +58,7 @@ def run(config: SegmentationConfig, *, progress: Callable[[Any], None]) -> dict[
         raise ConfigurationError(
             f"match: the model in {config.match} has other columns: leave match out, or fit the same columns"
         )
-    with staged(config.output) as folder, _executor(config.cluster) as executor:
+    with staged(config.output) as folder, open_cluster(config.cluster) as executor:
         selection = choose_n_components(
             source, model.set_params(executor=executor), level.candidates, on_progress=progress
         )
@@ -110,17 +108,3 @@ def table(level: Level) -> Source:
 def _model(level: Level) -> MixtureModel:
     settings = level.model.model_dump()
     return MixtureModel(n_components=1, **settings)
-
-
-def _executor(cluster: ClusterConfig) -> AbstractContextManager[Executor]:
-    if cluster.executor == "dask" and cluster.scheduler is None and cluster.n_workers is not None:
-        from dask_em.execution.dask import DaskExecutor
-
-        return _closing(DaskExecutor(n_workers=cluster.n_workers))
-    return open_executor(cluster.scheduler or cluster.executor)
-
-
-def _closing(executor: Any) -> AbstractContextManager[Executor]:
-    from contextlib import closing
-
-    return closing(executor)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +21,9 @@ from dask_em.errors import OutputError
 
 @dataclass(frozen=True)
 class Receipt:
-    """What was written: file name and rows."""
+    """What was written: the file and its rows."""
 
-    name: str
+    path: str
     rows: int
 
 
@@ -33,13 +33,23 @@ class ParquetSink:
 
     folder: str
 
-    def write(self, part: int, table: pa.Table) -> Receipt:
-        """Write one part; a repeated write of the same part replaces it."""
+    def write(self, part: int, tables: Iterable[pa.Table]) -> Receipt:
+        """Write one part, a row group for each table; a repeated write of the same part replaces it."""
         name = f"part-{part:05d}.parquet"
         temporary = os.path.join(self.folder, f".{name}.{secrets.token_hex(4)}")
-        pq.write_table(table, temporary)
-        os.replace(temporary, os.path.join(self.folder, name))
-        return Receipt(name, table.num_rows)
+        writer, rows = None, 0
+        try:
+            for table in tables:
+                if writer is None:
+                    writer = pq.ParquetWriter(temporary, table.schema)
+                writer.write_table(table, row_group_size=max(table.num_rows, 1))
+                rows += table.num_rows
+        finally:
+            if writer is not None:
+                writer.close()
+        path = os.path.join(self.folder, name)
+        os.replace(temporary, path)
+        return Receipt(path, rows)
 
 
 def check_vacant(folder: str | os.PathLike[str]) -> None:

@@ -22,6 +22,7 @@ from dask_em.data.profile import Profile, profile
 from dask_em.data.reading import read_rows
 from dask_em.data.schema import Design
 from dask_em.data.sources import FramePiece, Source, open_source
+from dask_em.em.loop import Progress
 from dask_em.em.stopping import Verdict
 from dask_em.errors import ConfigurationError, DataError
 from dask_em.estimators.arguments import seed_of
@@ -141,7 +142,14 @@ class Imputer(BaseEstimator):
 
     # ---- fitting ---------------------------------------------------------------------------------------------------
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Imputer:
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Imputer:
         """Fit the model and its bootstrap replicates.
 
         Parameters
@@ -149,6 +157,7 @@ class Imputer(BaseEstimator):
         X : table of n rows, or a path or URL of one
         y : ignored
         sample_weight : (n,) array, Dask series, or name of a column, optional
+        on_progress : called after every scan of a mixture
 
         Raises
         ------
@@ -173,7 +182,8 @@ class Imputer(BaseEstimator):
                 raise DataError(
                     f"the key {', '.join(map(repr, bootstrap.key))} is not unique: name columns that tell rows apart"
                 )
-            self._fit(source, design, seen.profile, bootstrap, roles, executor)
+            self._fit(source, design, seen.profile, bootstrap, roles, executor, on_progress)
+        self.profile_ = seen.profile
         self.roles_ = roles
         self.n_features_in_ = len(names)
         self.n_rows_ = sum(seen.profile.piece_rows)
@@ -187,7 +197,14 @@ class Imputer(BaseEstimator):
         return self.fit(X, sample_weight=sample_weight).transform(X)
 
     def _fit(
-        self, source: Source, design: Design, found: Profile, bootstrap: Bootstrap, roles: Roles, executor: Executor
+        self,
+        source: Source,
+        design: Design,
+        found: Profile,
+        bootstrap: Bootstrap,
+        roles: Roles,
+        executor: Executor,
+        on_progress: Callable[[Progress], None] | None,
     ) -> None:
         if self._is_normal(roles):
             own = self.model if isinstance(self.model, MultivariateNormal) else None
@@ -200,7 +217,7 @@ class Imputer(BaseEstimator):
             best, replicates, n_scans = fit.best, fit.candidates[1:], 1 + fit.n_scans
         else:
             settings, sizes = self._mixture_settings(bootstrap)
-            fit = fitting.fit(source, design, settings, sizes, executor, found=found)
+            fit = fitting.fit(source, design, settings, sizes, executor, on_progress, found)
             best, replicates, n_scans = fit.smallest_bic(), fit.replicates, fit.n_scans
         kept = tuple(c.parameters for c in replicates if c.parameters is not None)
         if self.n_replicates and len(kept) < 2:
@@ -220,6 +237,7 @@ class Imputer(BaseEstimator):
         self.log_likelihood_ = best.log_likelihoods[-1]
         self.history_ = pd.DataFrame({"log_likelihood": best.log_likelihoods, "objective": best.objectives})
         self.converged_ = best.verdict.converged and all(c.verdict is not Verdict.MAX_ITER for c in replicates)
+        self.stopped_because_ = str(best.verdict)
         self.n_iter_ = best.n_iter
         self.n_scans_ = n_scans
 
@@ -430,6 +448,13 @@ class Imputer(BaseEstimator):
         if isinstance(X, (str, os.PathLike)) or hasattr(X, "__arrow_c_stream__"):
             return table
         return np.column_stack([c.to_numpy() for c in table.columns])
+
+    def summary(self) -> str:
+        """The fitted model in words and numbers, for a terminal."""
+        from dask_em.report.text import describe
+
+        check_is_fitted(self)
+        return describe(self)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -20,6 +20,7 @@ from dask_em.errors import ConfigurationError, DataError
 from dask_em.estimators.arguments import checked_number
 from dask_em.estimators.tables import column_names, has_names, to_source
 from dask_em.execution.choose import is_dask_frame, open_executor
+from dask_em.model import FittedMixture
 from dask_em.normal import information, little_statistic
 from dask_em.normal_fitting import NormalFit
 
@@ -132,10 +133,7 @@ class MultivariateNormal(BaseEstimator):
         self.fit_ = found
         self.__dict__.pop("_information", None)
         model, best = found.fitted(found.best), found.best
-        assert model.means is not None
-        assert model.covariances is not None
-        self.model_ = model
-        self.mean_, self.covariance_ = model.means[0], model.covariances[0]
+        self._publish(model)
         self.log_likelihood_ = best.log_likelihoods[-1]
         self.n_iter_ = best.n_iter
         self.converged_ = best.verdict.converged
@@ -146,6 +144,12 @@ class MultivariateNormal(BaseEstimator):
         self.history_ = pd.DataFrame(
             {"log_likelihood": best.log_likelihoods, "objective": best.objectives}
         ).rename_axis("iteration")
+
+    def _publish(self, model: FittedMixture) -> None:
+        assert model.means is not None
+        assert model.covariances is not None
+        self.model_ = model
+        self.mean_, self.covariance_ = model.means[0], model.covariances[0]
 
     @property
     def n_patterns_(self) -> int:
@@ -217,11 +221,20 @@ class MultivariateNormal(BaseEstimator):
     @property
     def _sums(self) -> Any:
         check_is_fitted(self)
+        if not hasattr(self, "fit_"):
+            raise ConfigurationError("a saved model keeps no sums by pattern, which this needs: fit it again")
         if self.fit_.sums is None:
             raise ConfigurationError(
                 "this table has too many missingness patterns to keep their sums, which this needs: fit fewer columns"
             )
         return self.fit_.sums
+
+    def summary(self) -> str:
+        """The fitted model in words and numbers, for a terminal."""
+        from dask_em.report.text import describe
+
+        check_is_fitted(self)
+        return describe(self)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -229,4 +242,4 @@ class MultivariateNormal(BaseEstimator):
         return tags
 
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "fit_")
+        return hasattr(self, "model_")

@@ -165,7 +165,8 @@ class _Answers:
         """A component under which the bounds are improbable is less probable itself."""
         rows = group[0].rows
         log_mass = np.stack([joint_mass_and_means(h.means, h.covariance, h.lower, h.upper).log_mass for h in group])
-        weight = self.responsibilities[:, rows] * np.exp(log_mass - log_mass.max(axis=0))
+        top = log_mass.max(axis=0)
+        weight = self.responsibilities[:, rows] * np.exp(log_mass - np.where(np.isfinite(top), top, 0.0))
         total = weight.sum(axis=0)
         self.responsibilities[:, rows] = np.where(
             total > 0, weight / np.where(total > 0, total, 1.0), self.responsibilities[:, rows]

@@ -404,7 +404,7 @@ def test_two_columns_of_one_name() -> None:
 
 def test_nothing_appears_before_all_is_written(tmp_path: Path) -> None:
     with staged(tmp_path / "out") as folder:
-        ParquetSink(str(folder)).write(0, table())
+        ParquetSink(str(folder)).write(0, [table()])
         assert not (tmp_path / "out").exists()
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["part-00000.parquet"]
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
@@ -413,7 +413,7 @@ def test_nothing_appears_before_all_is_written(tmp_path: Path) -> None:
 def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
     def fail() -> None:
         with staged(tmp_path / "new" / "out") as folder:
-            ParquetSink(str(folder)).write(0, table())
+            ParquetSink(str(folder)).write(0, [table()])
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -423,7 +423,7 @@ def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_part_may_be_written_twice(tmp_path: Path) -> None:
     sink = ParquetSink(str(tmp_path))
-    assert sink.write(3, table()) == sink.write(3, table())
+    assert sink.write(3, [table()]) == sink.write(3, [table()])
     assert [p.name for p in tmp_path.iterdir()] == ["part-00003.parquet"]
 
 

@@ -1,0 +1,128 @@
+"""Means by group of completed tables, as sums that add up over rows: what is pooled in a report.
+
+The variance of a weighted mean is linearised: Σ w² (x - mean)² / (Σ w)², times n / (n - 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from dask_em.data.columns import missing_cells, numeric, plain
+from dask_em.imputation.model import Cells
+from dask_em.imputation.pooling import pool
+
+LISTWISE = "listwise"
+"""The rows in which nothing that is modelled was missing."""
+
+Key = tuple[str | int, str, str]
+
+
+@dataclass(frozen=True)
+class GroupSums:
+    """Sums of n, w, wx, wxx, ww, wwx, wwxx by (which table, group, column).
+
+    Attributes
+    ----------
+    columns : numbers (or yes/no) whose means are wanted
+    by : column of groups, or None for all rows together
+    weight : column of row weights
+    shift : a typical value of each column, subtracted before squaring
+    """
+
+    columns: tuple[str, ...]
+    by: str | None
+    weight: str | None
+    shift: tuple[float, ...]
+    sums: Mapping[Key, NDArray[np.float64]] = field(default_factory=dict)
+
+    def __add__(self, other: GroupSums) -> GroupSums:
+        sums = dict(self.sums)
+        for key, own in other.sums.items():
+            sums[key] = sums[key] + own if key in sums else own
+        return replace(self, sums=sums)
+
+    def listwise(self, table: pa.Table, cells: Mapping[str, Cells]) -> GroupSums:
+        """With the rows of an incomplete table in which no modelled cell is missing."""
+        whole = np.ones(table.num_rows, dtype=bool)
+        for own in cells.values():
+            whole &= ~own.mask
+        return self.add(table.filter(pa.array(whole)), LISTWISE)
+
+    def add(self, table: pa.Table, which: str | int) -> GroupSums:
+        """With the rows of a table in which the column is there."""
+        weight = np.ones(table.num_rows) if self.weight is None else numeric(table, self.weight)
+        groups, labels = self._groups(table)
+        sums = dict(self.sums)
+        for name, shift in zip(self.columns, self.shift):
+            values = numeric(table, name) - shift
+            seen = ~missing_cells(table.column(name))
+            for code, label in enumerate(labels):
+                own = seen & (groups == code)
+                x, w = values[own], weight[own]
+                found = np.array([own.sum(), w.sum(), w @ x, w @ x**2, w @ w, w**2 @ x, w**2 @ x**2], dtype=np.float64)
+                key = (which, label, name)
+                sums[key] = sums[key] + found if key in sums else found
+        return replace(self, sums=sums)
+
+    def _groups(self, table: pa.Table) -> tuple[NDArray[np.int64], list[str]]:
+        """Code of each row's group, -1 where it is missing, and the groups' names; all rows are a group of their own."""
+        if self.by is None:
+            return np.zeros(table.num_rows, dtype=np.int64), ["all"]
+        encoded = plain(table.column(self.by)).dictionary_encode()
+        codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+        return codes, [str(v) for v in encoded.dictionary.to_pylist()]
+
+    def _mean(self, key: Key) -> tuple[float, float, int]:
+        """Mean, its variance, and the rows."""
+        n, w, wx, _, ww, wwx, wwxx = self.sums[key]
+        if n < 2 or not w > 0:
+            return np.nan, np.nan, int(n)
+        mean = wx / w
+        variance = (wwxx - 2 * mean * wwx + mean**2 * ww) / w**2 * n / (n - 1)
+        return mean + self.shift[self.columns.index(key[2])], max(float(variance), 0.0), int(n)
+
+    def pooled(self, level: float = 0.95) -> pd.DataFrame:
+        """Pooled means over the draws, and those of the complete rows only, with intervals."""
+        rows: list[dict[str, Any]] = []
+        draws = sorted({k[0] for k in self.sums if isinstance(k[0], int)})
+        for group in sorted({k[1] for k in self.sums}):
+            for name in self.columns:
+                if len(draws) > 1:
+                    found = [self._mean((i, group, name)) for i in draws if (i, group, name) in self.sums]
+                    own = pool([f[0] for f in found], [f[1] for f in found], n=found[0][2], k=1)
+                    low, high = own.interval(level)
+                    rows.append(_row(name, group, "imputed", found[0][2], own.estimate, own.total, low, high, own.fmi))
+                if (LISTWISE, group, name) in self.sums:
+                    mean, variance, n = self._mean((LISTWISE, group, name))
+                    if n > 1:
+                        reach = 1.959963984540054 * np.sqrt(variance)
+                        rows.append(
+                            _row(
+                                name, group, "complete rows only", n, mean, variance, mean - reach, mean + reach, np.nan
+                            )
+                        )
+        return pd.DataFrame(rows)
+
+
+def _row(
+    column: str, group: str, method: str, rows: int, estimate: Any, variance: Any, low: Any, high: Any, fmi: Any
+) -> dict[str, Any]:
+    return {
+        "column": column,
+        "group": group,
+        "method": method,
+        "rows": rows,
+        "estimate": float(estimate),
+        "standard_error": float(np.sqrt(variance)),
+        "low": float(low),
+        "high": float(high),
+        "fraction_missing_information": float(fmi),
+    }

@@ -29,6 +29,19 @@ def gmm(rows: int, dim: int, k: int, missing: float, executor: str, workers: int
     run(rows, dim, k, missing, executor, workers)
 
 
+@main.command()
+@click.option("--rows", default=1_000_000)
+@click.option("--dim", default=10)
+@click.option("--missing", default=0.2, help="share of missing cells")
+@click.option("--replicates", default=20, help="bootstrap replicates fitted in the same scan")
+@click.option("--files", default=0, help="also from so many Parquet files of --rows rows")
+def impute(rows: int, dim: int, missing: float, replicates: int, files: int) -> None:
+    """A normal with missing cells: one scan and EM, beside scikit-learn's IterativeImputer."""
+    from bench.impute import run
+
+    run(rows, dim, missing, replicates, files)
+
+
 @main.command("gmm-memory")
 @click.option("--rows", default=1_000_000)
 @click.option("--dim", default=10)

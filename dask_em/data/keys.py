@@ -70,20 +70,23 @@ class KeySet:
 
     @staticmethod
     def of(keys: Words) -> KeySet:
-        kept = np.sort(mix(keys))
-        twice = bool((kept[1:] == kept[:-1]).any())
-        return KeySet(len(keys), int(np.add.reduce(keys, dtype=np.uint64)), np.unique(kept)[:KEPT], twice)
+        kept, twice = _once(mix(keys))
+        return KeySet(len(keys), int(np.add.reduce(keys, dtype=np.uint64)), kept, twice)
 
     def __add__(self, other: KeySet) -> KeySet:
-        both = np.sort(np.concatenate([self.smallest, other.smallest]))
+        both = np.concatenate([self.smallest, other.smallest])
         if len(self.smallest) == KEPT or len(other.smallest) == KEPT:
             # Only where both lists are complete can a missing partner be told from one that was dropped.
             ends = [s[-1] for s in (self.smallest, other.smallest) if len(s) == KEPT]
             both = both[both <= min(ends)]
-        twice = bool((both[1:] == both[:-1]).any())
-        return KeySet(
-            self.rows + other.rows,
-            (self.total + other.total) % 2**64,
-            np.unique(both)[:KEPT],
-            self.repeated or other.repeated or twice,
-        )
+        kept, twice = _once(both)
+        total = (self.total + other.total) % 2**64
+        return KeySet(self.rows + other.rows, total, kept, self.repeated or other.repeated or twice)
+
+
+def _once(words: Words) -> tuple[Words, bool]:
+    """The smallest words, sorted, each once, and whether one came twice."""
+    ordered = np.sort(words)
+    new = np.ones(len(ordered), dtype=bool)
+    new[1:] = ordered[1:] != ordered[:-1]
+    return ordered[new][:KEPT], not bool(new.all())

@@ -178,7 +178,7 @@ class Imputer(BaseEstimator):
                 seen = executor.reduce(source.pieces, partial(_look_at, design, bootstrap.key))
             fitting.check_table(None if seen is None else seen.profile, design, 1)
             assert seen is not None
-            if bootstrap.key and seen.keys.repeated:
+            if seen.keys is not None and seen.keys.repeated:
                 raise DataError(
                     f"the key {', '.join(map(repr, bootstrap.key))} is not unique: name columns that tell rows apart"
                 )
@@ -470,15 +470,17 @@ class _Seen:
     """What the first scan looks at."""
 
     profile: Profile
-    keys: KeySet
+    keys: KeySet | None
 
     def __add__(self, other: _Seen) -> _Seen:
-        return _Seen(self.profile + other.profile, self.keys + other.keys)
+        keys = None if self.keys is None or other.keys is None else self.keys + other.keys
+        return _Seen(self.profile + other.profile, keys)
 
 
 def _look_at(design: Design, key: tuple[str, ...], piece: Any) -> _Seen:
     table = read_rows(piece, design, key)
-    return _Seen(profile(table, design), KeySet.of(row_keys(table, key, piece.origin)))
+    # Positions are unique as they are.
+    return _Seen(profile(table, design), KeySet.of(row_keys(table, key, piece.origin)) if key else None)
 
 
 def _cells(model: ImputationModel, replicate: int | None, i: int, piece: Any) -> dict[str, Cells]:

@@ -1,0 +1,112 @@
+"""A multivariate normal with missing cells: one scan plus EM, bootstrap replicates, files, and the tool that people would use instead."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from functools import partial
+from pathlib import Path
+from time import perf_counter, process_time
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from threadpoolctl import threadpool_limits
+
+from bench.measure import peak_growth_mb, report
+from dask_em import Imputer, MultivariateNormal
+from dask_em.data.sources import open_source
+from dask_em.execution.local import LocalExecutor
+
+
+def table(rows: int, dim: int, missing: float, seed: int = 5) -> np.ndarray:
+    """Correlated normals, cells missing completely at random."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(rows, dim)) @ rng.normal(size=(dim, dim)) + 3.0 * rng.normal(size=dim)
+    X[rng.random(X.shape) < missing] = np.nan
+    return X
+
+
+def timed(run: Any) -> tuple[float, Any]:
+    """CPU seconds of the second of two runs: the first loads compiled code."""
+    run()
+    start = process_time()
+    result = run()
+    return process_time() - start, result
+
+
+def run(rows: int, dim: int, missing: float, replicates: int, files: int) -> None:
+    """Every line of the table, on one thread."""
+    X = table(rows, dim, missing)
+    one = LocalExecutor(1)
+    out: list[dict[str, Any]] = []
+    seconds, model = timed(lambda: MultivariateNormal(executor=one).fit(X))
+    memory = peak_growth_mb(lambda: MultivariateNormal(executor=one).fit(X))
+    mean_ll = model.log_likelihood_ / rows
+    out.append({"who": f"dask_em, scan + {model.n_iter_} EM steps", "cpu s": seconds, "peak MB": memory, "mean ll": mean_ll})
+
+    def replicated() -> Imputer:
+        return Imputer("normal", n_replicates=replicates, random_state=0, executor=one).fit(X)
+
+    again, imputer = timed(replicated)
+    memory = peak_growth_mb(replicated)
+    out.append({"who": f"dask_em, with {replicates} bootstrap replicates", "cpu s": again, "ratio": again / seconds,
+                "peak MB": memory, "mean ll": imputer.log_likelihood_ / rows})  # fmt: skip
+    out.append(peer(X))
+    out += from_files(rows, dim, missing, files)
+    report("impute", out, rows=rows, dim=dim, missing=missing, replicates=replicates, files=files)
+
+
+def peer(X: np.ndarray) -> dict[str, Any]:
+    """scikit-learn's IterativeImputer, with its defaults, and what its filled table says of the observed cells."""
+    from sklearn.experimental import enable_iterative_imputer  # noqa: F401
+    from sklearn.impute import IterativeImputer
+
+    start = process_time()
+    with warnings.catch_warnings(), threadpool_limits(1):
+        warnings.simplefilter("ignore")
+        filled = IterativeImputer(random_state=0).fit_transform(X)
+    seconds = process_time() - start
+    moments = MultivariateNormal(prior=None, executor=LocalExecutor(1)).fit(filled)
+    return {"who": "scikit-learn IterativeImputer", "cpu s": seconds, "mean ll": observed_log_likelihood(X, moments) / len(X)}
+
+
+def observed_log_likelihood(X: np.ndarray, moments: MultivariateNormal) -> float:
+    """Log-likelihood of the observed cells of X under other parameters."""
+    source = open_source(X)
+    total = 0.0
+    for piece in source.pieces:
+        total += float(moments.model_.score(piece.read(source.columns))[1].sum())
+    return total
+
+
+def from_files(rows: int, dim: int, missing: float, files: int) -> list[dict[str, Any]]:
+    """One scan of Parquet files beside a reader that does nothing with them, on all cores, wall time."""
+    if not files:
+        return []
+    with tempfile.TemporaryDirectory() as folder:
+        for i in range(files):
+            X = table(rows, dim, missing, seed=5)
+            columns = {f"x{j}": pa.array(X[:, j], from_pandas=True) for j in range(dim)}
+            pq.write_table(pa.table(columns), Path(folder) / f"part-{i:03d}.parquet", row_group_size=1 << 18)
+        executor = LocalExecutor()
+        source = open_source(folder)
+        reading, fitting = [], []
+        for _ in range(3):
+            start = perf_counter()
+            executor.map(source.pieces, partial(_read, source.columns))
+            reading.append(perf_counter() - start)
+            start = perf_counter()
+            model = MultivariateNormal(executor=executor).fit(source)
+            fitting.append(perf_counter() - start)
+        assert model.n_scans_ == 1
+    read, fit = min(reading), min(fitting)
+    return [
+        {"who": f"reading {files} files and no more, {executor.n_threads} threads", "wall s": read},
+        {"who": f"dask_em from {files} files, {executor.n_threads} threads, one scan", "wall s": fit, "ratio": fit / read},
+    ]
+
+
+def _read(columns: tuple[str, ...], i: int, piece: Any) -> int:
+    return int(piece.read(columns).num_rows)

@@ -42,6 +42,18 @@ def impute(rows: int, dim: int, missing: float, replicates: int, files: int) -> 
     run(rows, dim, missing, replicates, files)
 
 
+@main.command()
+@click.option("--surveys", default=1000)
+@click.option("--rows", default=500)
+@click.option("--missing", default=0.3, help="share of missing incomes")
+@click.option("--m", default=20, help="imputations")
+def coverage(surveys: int, rows: int, missing: float, m: int) -> None:
+    """How often the pooled 95 % interval of a mean covers the truth, beside listwise deletion."""
+    from bench.coverage import run
+
+    run(surveys, rows, missing, m)
+
+
 @main.command("gmm-memory")
 @click.option("--rows", default=1_000_000)
 @click.option("--dim", default=10)

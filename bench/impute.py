@@ -44,7 +44,9 @@ def run(rows: int, dim: int, missing: float, replicates: int, files: int) -> Non
     seconds, model = timed(lambda: MultivariateNormal(executor=one).fit(X))
     memory = peak_growth_mb(lambda: MultivariateNormal(executor=one).fit(X))
     mean_ll = model.log_likelihood_ / rows
-    out.append({"who": f"dask_em, scan + {model.n_iter_} EM steps", "cpu s": seconds, "peak MB": memory, "mean ll": mean_ll})
+    out.append(
+        {"who": f"dask_em, scan + {model.n_iter_} EM steps", "cpu s": seconds, "peak MB": memory, "mean ll": mean_ll}
+    )
 
     def replicated() -> Imputer:
         return Imputer("normal", n_replicates=replicates, random_state=0, executor=one).fit(X)
@@ -69,7 +71,11 @@ def peer(X: np.ndarray) -> dict[str, Any]:
         filled = IterativeImputer(random_state=0).fit_transform(X)
     seconds = process_time() - start
     moments = MultivariateNormal(prior=None, executor=LocalExecutor(1)).fit(filled)
-    return {"who": "scikit-learn IterativeImputer", "cpu s": seconds, "mean ll": observed_log_likelihood(X, moments) / len(X)}
+    return {
+        "who": "scikit-learn IterativeImputer",
+        "cpu s": seconds,
+        "mean ll": observed_log_likelihood(X, moments) / len(X),
+    }
 
 
 def observed_log_likelihood(X: np.ndarray, moments: MultivariateNormal) -> float:
@@ -104,7 +110,11 @@ def from_files(rows: int, dim: int, missing: float, files: int) -> list[dict[str
     read, fit = min(reading), min(fitting)
     return [
         {"who": f"reading {files} files and no more, {executor.n_threads} threads", "wall s": read},
-        {"who": f"dask_em from {files} files, {executor.n_threads} threads, one scan", "wall s": fit, "ratio": fit / read},
+        {
+            "who": f"dask_em from {files} files, {executor.n_threads} threads, one scan",
+            "wall s": fit,
+            "ratio": fit / read,
+        },
     ]
 
 

@@ -174,20 +174,21 @@ def little_statistic(sums: NormalSums, params: GaussianParams) -> tuple[float, i
     return statistic, int(observed.sum() - observed.any(axis=0).sum())
 
 
-def spread_along(sums: NormalSums, direction: Array, support: Mask) -> tuple[float, float]:
-    """Variance of `direction`ᵀ x over the rows that observe all of `support`, and their weight."""
+def smallest_share(sums: NormalSums, columns: NDArray[np.intp]) -> float:
+    """The smallest eigenvalue of the correlations of some columns, over the rows that observe all of them; 1 where these are too few."""
     d = sums.n_columns
-    own = sums.observed[:, support].all(axis=1)
-    total = sums.sums[own, 0].sum(axis=0)
-    if not total[0] > 0:
-        return np.inf, 0.0
-    v = np.where(support, direction, 0.0)
+    total = sums.sums[sums.observed[:, columns].all(axis=1), 0].sum(axis=0)
+    if not total[0] > len(columns):
+        return 1.0
     square = np.zeros((d, d))
     i, j = np.triu_indices(d)
     square[i, j] = square[j, i] = total[d + 1 :]
-    # Cells of other columns may be missing in these rows: v is 0 there.
-    mean = v @ total[1 : d + 1] / total[0]
-    return float(v @ square @ v / total[0] - mean**2), float(total[0])
+    mean = total[1 : d + 1] / total[0]
+    covariance = (square / total[0] - mean[:, None] * mean)[np.ix_(columns, columns)]
+    deviation = np.sqrt(np.diagonal(covariance))
+    if not (deviation > 0).all():
+        return 1.0
+    return float(np.linalg.eigvalsh(covariance / (deviation[:, None] * deviation))[0])
 
 
 def _about(sums: NormalSums, mean: Array) -> tuple[Array, Array]:

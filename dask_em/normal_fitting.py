@@ -27,14 +27,14 @@ from dask_em.families.base import Array
 from dask_em.families.gaussian import GaussianParams
 from dask_em.mixture import Mixture, Parameters
 from dask_em.model import FittedMixture
-from dask_em.normal import NormalSums, e_step, spread_along
+from dask_em.normal import NormalSums, e_step, smallest_share
 from dask_em.priors import Prior, check_prior, pseudo_rows
 
 FAR = 100.0
 """Deviations between the provisional shift and the mean beyond which the sums have lost digits and are gathered again."""
 
 COLLINEAR = 1e-10
-"""Variance of a combination of columns, relative to theirs, below which it is nothing but rounding."""
+"""Smallest eigenvalue of a correlation matrix that is nothing but rounding."""
 
 
 @dataclass(frozen=True)
@@ -233,11 +233,9 @@ def _collinear(found: NormalFit) -> list[str]:
     for value, vector in zip(values, vectors.T):
         if value > 0.1:
             break
-        direction = vector / deviation
-        support = np.abs(vector) > 0.05 * np.abs(vector).max()
-        variance, weight = spread_along(found.sums, direction, support)
-        if weight > support.sum() and variance < COLLINEAR:
-            return [name for name, own in zip(found.schema.design.gaussian, support) if own]
+        support = np.flatnonzero(np.abs(vector) > 0.05 * np.abs(vector).max())
+        if smallest_share(found.sums, support) < COLLINEAR:
+            return [found.schema.design.gaussian[i] for i in support]
     return []
 
 

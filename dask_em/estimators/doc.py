@@ -9,7 +9,8 @@ T = TypeVar("T", bound=type)
 SHARED = """prior : "weak" or None, default "weak"
         "weak" adds one pseudo-observation per component, so that no component can collapse onto a point: for a normal, a row's worth of scatter
         diag(column variances) / k^(2/d) (Fraley and Raftery 2007); for a category, coin or count, one observation at the column's margin.
-        None is exact maximum likelihood.
+        One row's scatter of the whole table outweighs a small, tight component where groups lie very far apart (tens of their deviations): None is
+        exact maximum likelihood, and then a better choice.
     tol : float, default 1e-6
         EM stops when both the last gain and the predicted remaining gain (Aitken) of the objective, per unit of weight, are at most this: a
         millionth of a log-likelihood unit a row is far below the noise of any sample.

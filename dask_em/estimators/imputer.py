@@ -173,6 +173,9 @@ class Imputer(BaseEstimator):
             roles = roles_of(source, wanted, self.ordered or {}, executor)
             design = replace(self._design(roles, names), weight=weight)
             design.check(source.columns, source.where)
+            for name in bootstrap.key:
+                if name not in source.columns:
+                    raise DataError(f"key column {name!r} is not in {source.where}: check the spelling or the table")
             seen: _Seen | None = None
             if source.pieces:
                 seen = executor.reduce(source.pieces, partial(_look_at, design, bootstrap.key))

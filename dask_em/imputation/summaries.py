@@ -22,6 +22,9 @@ from dask_em.imputation.pooling import pool
 LISTWISE = "listwise"
 """The rows in which nothing that is modelled was missing."""
 
+ALL = "all"
+"""The group of all rows."""
+
 Key = tuple[str | int, str, str]
 
 
@@ -32,7 +35,7 @@ class GroupSums:
     Attributes
     ----------
     columns : numbers (or yes/no) whose means are wanted
-    by : column of groups, or None for all rows together
+    by : column of groups, or None for all rows together only
     weight : column of row weights
     shift : a typical value of each column, subtracted before squaring
     """
@@ -59,26 +62,27 @@ class GroupSums:
     def add(self, table: pa.Table, which: str | int) -> GroupSums:
         """With the rows of a table in which the column is there."""
         weight = np.ones(table.num_rows) if self.weight is None else numeric(table, self.weight)
-        groups, labels = self._groups(table)
         sums = dict(self.sums)
+        groups = self._groups(table)
         for name, shift in zip(self.columns, self.shift):
             values = numeric(table, name) - shift
             seen = ~missing_cells(table.column(name))
-            for code, label in enumerate(labels):
-                own = seen & (groups == code)
+            for label, members in groups.items():
+                own = seen & members
                 x, w = values[own], weight[own]
                 found = np.array([own.sum(), w.sum(), w @ x, w @ x**2, w @ w, w**2 @ x, w**2 @ x**2], dtype=np.float64)
                 key = (which, label, name)
                 sums[key] = sums[key] + found if key in sums else found
         return replace(self, sums=sums)
 
-    def _groups(self, table: pa.Table) -> tuple[NDArray[np.int64], list[str]]:
-        """Code of each row's group, -1 where it is missing, and the groups' names; all rows are a group of their own."""
-        if self.by is None:
-            return np.zeros(table.num_rows, dtype=np.int64), ["all"]
-        encoded = plain(table.column(self.by)).dictionary_encode()
-        codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
-        return codes, [str(v) for v in encoded.dictionary.to_pylist()]
+    def _groups(self, table: pa.Table) -> dict[str, NDArray[np.bool_]]:
+        """Who belongs to each group; all rows are a group of their own."""
+        out = {ALL: np.ones(table.num_rows, dtype=bool)}
+        if self.by is not None:
+            encoded = plain(table.column(self.by)).dictionary_encode()
+            codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
+            out |= {str(v): codes == code for code, v in enumerate(encoded.dictionary.to_pylist()) if v is not None}
+        return out
 
     def _mean(self, key: Key) -> tuple[float, float, int]:
         """Mean, its variance, and the rows."""

@@ -1,0 +1,144 @@
+"""Survey imputation: read, fit, complete, prove, pool, report.
+
+The holes of one table of the job file are filled twice over: with expected values, and with draws for multiple imputation. What was observed is compared bit for bit
+after writing, and the means of the answers are pooled over the draws beside those of the complete rows alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dask_em import Imputer, save
+from dask_em.config import Census, Nhanes, Survey, SurveyImputationConfig
+from dask_em.data.sinks import staged
+from dask_em.data.sources import Source, open_source
+from dask_em.errors import ConfigurationError, DataError
+from dask_em.imputation.summaries import GroupSums
+from dask_em.imputation.writing import write_pieces
+from pipelines import surveys
+from pipelines.cluster import open_cluster
+from pipelines.imputation_report import write_report
+
+
+def plan(config: SurveyImputationConfig) -> dict[str, Any]:
+    """What `run` would do, without reading a row."""
+    survey = config.surveys[config.survey]
+    return {
+        "pipeline": config.pipeline,
+        "survey": config.survey,
+        "source": survey.source.kind,
+        "columns": "all that can be modelled" if survey.imputer.columns is None else list(survey.imputer.columns),
+        "model": survey.imputer.model or "a normal if it can take all columns, a mixture otherwise",
+        "n_replicates": survey.imputer.n_replicates,
+        "draws": config.draws,
+        "executor": config.cluster.scheduler or config.cluster.executor,
+        "output": config.output,
+        "writes": [
+            "mean/",
+            "draws/",
+            "pooled_means.csv",
+            "missingness.csv",
+            "patterns.csv",
+            "figures/",
+            "report.html",
+            "model/",
+        ],
+    }
+
+
+def run(config: SurveyImputationConfig, *, progress: Callable[[Any], None]) -> dict[str, Any]:
+    """Impute one survey; everything appears under config.output at the end, or nothing does."""
+    survey = config.surveys[config.survey]
+    truth = None if survey.truth is None else true_means(survey)
+    source = table(survey)
+    for name in (*survey.means, *((survey.by,) if survey.by else ())):
+        if name not in source.columns:
+            raise ConfigurationError(
+                f"means or by name {name!r}, which is not a column of {source.where}: check the spelling"
+            )
+    imputer = Imputer(key=survey.key, **_settings(survey))
+    with staged(config.output) as folder, open_cluster(config.cluster) as executor:
+        imputer.set_params(executor=executor)
+        imputer.fit(source, sample_weight=survey.weight, on_progress=progress)
+        sums = _sums(survey, imputer)
+        written = write_pieces(
+            imputer.imputation_, source, folder, executor, m=config.draws, layout=config.layout, groups=sums
+        )
+        assert written.groups is not None
+        pooled = with_truth(written.groups.pooled() if survey.means else pd.DataFrame(), truth)
+        pooled.to_csv(folder / "pooled_means.csv", index=False)
+        save(imputer, folder / "model", survey=config.survey)
+        found = write_report(folder, config, source, imputer, written, pooled, executor)
+    output = Path(config.output)
+    return {
+        "pipeline": config.pipeline,
+        "survey": config.survey,
+        "rows": written.integrity.rows[1],
+        "model": "mixture" if imputer.imputation_.model.n_components > 1 else "normal",
+        "n_components": imputer.imputation_.model.n_components,
+        "n_scans": imputer.n_scans_,
+        "converged": bool(imputer.converged_),
+        "filled": sum(written.integrity.filled.values()),
+        "draws": config.draws,
+        "integrity": written.integrity.line,
+        "pooled_means": [] if pooled.empty else pooled[pooled["group"] == "all"].to_dict("records"),
+        **found,
+        "output": str(output),
+        "report": str(output / "report.html"),
+        "saved_model": str(output / "model"),
+    }
+
+
+def table(survey: Survey) -> Source:
+    """The table of a survey."""
+    if isinstance(survey.source, Nhanes):
+        return open_source(surveys.nhanes())
+    if isinstance(survey.source, Census):
+        return open_source(surveys.census())
+    if survey.source.kind == "table":
+        return open_source(survey.source.path, types=survey.source.types)
+    raise ConfigurationError(
+        f"a source of the kind {survey.source.kind} is not a survey: give a table, nhanes or census"
+    )
+
+
+def true_means(survey: Survey) -> pd.DataFrame:
+    """The means that a generated survey is known to have: of its first mean, overall and by group."""
+    try:
+        known = json.loads(Path(survey.truth or "").read_text(encoding="utf-8"))
+        groups = {"all": known["mean_income"], **known[f"mean_income_by_{survey.by}"]}
+    except (OSError, ValueError, KeyError):
+        raise DataError(
+            "truth: the file of true means cannot be read: generate the survey again, or leave truth out"
+        ) from None
+    rows = [
+        {"column": "income", "group": group, "method": "truth", "estimate": value} for group, value in groups.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def with_truth(pooled: pd.DataFrame, truth: pd.DataFrame | None) -> pd.DataFrame:
+    """Pooled means with the true ones beside them."""
+    if truth is None or pooled.empty:
+        return pooled
+    truth = truth.assign(low=np.nan, high=np.nan)
+    return pd.concat([pooled, truth], ignore_index=True).sort_values(
+        ["column", "group"], kind="stable", ignore_index=True
+    )
+
+
+def _settings(survey: Survey) -> dict[str, Any]:
+    return survey.imputer.model_dump()
+
+
+def _sums(survey: Survey, imputer: Imputer) -> GroupSums:
+    moments = imputer.profile_.moments
+    design = imputer.imputation_.schema.design
+    shift = [moments[n].mean if n in moments and design.transform(n) is None else 0.0 for n in survey.means]
+    return GroupSums(tuple(survey.means), survey.by, survey.weight, tuple(shift))

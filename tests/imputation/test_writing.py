@@ -1,0 +1,214 @@
+"""Completed tables on disk: every observed cell is bit for bit what it was, and a change would be noticed."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+import dask_em.imputation.writing as writing
+from dask_em import Imputer, save
+from dask_em.data.digest import column_digest
+from dask_em.errors import DataError, IntegrityError, OutputError
+from dask_em.imputation.summaries import GroupSums
+from dask_em.imputation.writing import write_imputed
+
+N = 1500
+
+
+def table(seed: int = 0) -> pa.Table:
+    """Every kind of column: ids that no float holds, NaN beside null, decimals, dates, categories, lists."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=N)
+    both = pa.array(np.where(rng.random(N) < 0.1, np.nan, x), mask=rng.random(N) < 0.1)
+    return pa.table(
+        {
+            "id": pa.array(np.arange(N) * 7 + 2**60),
+            "parent": pa.array(np.arange(N) + 2**55 + 1, mask=rng.random(N) < 0.3),
+            "x": both,
+            "y": pa.array(x + rng.normal(size=N), mask=rng.random(N) < 0.3),
+            "small": pa.array(x.astype("f4"), mask=rng.random(N) < 0.2),
+            "count": pa.array(rng.poisson(3, N).astype("int16"), mask=rng.random(N) < 0.1),
+            "money": pa.array(
+                [decimal.Decimal(int(v)).scaleb(-2) for v in x * 1000 + 5000],
+                pa.decimal128(12, 2),
+                mask=rng.random(N) < 0.1,
+            ),
+            "day": pa.array([datetime.date(2020, 1, 1)] * N, mask=rng.random(N) < 0.5),
+            "moment": pa.array([datetime.datetime(2020, 1, 1, 12)] * N, pa.timestamp("us")),
+            "town": pa.array(
+                np.array(["Bern", "Chur", "Genf"])[rng.integers(0, 3, N)], mask=rng.random(N) < 0.1
+            ).dictionary_encode(),
+            "yes": pa.array(x > 0, mask=rng.random(N) < 0.2),
+            "untouched": pa.array(np.where(rng.random(N) < 0.5, np.nan, 1.0), mask=rng.random(N) < 0.2),
+            "list": pa.array([[1, i] for i in range(N)]),
+        }
+    )
+
+
+MODELLED = ["x", "y", "small", "count", "money", "town", "yes"]
+
+
+@pytest.fixture(scope="module")
+def imputer() -> Imputer:
+    settings: dict[str, Any] = {
+        "columns": MODELLED,
+        "n_components": 1,
+        "n_replicates": 3,
+        "random_state": 0,
+        "key": "id",
+    }
+    return Imputer(**settings).fit(table())
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    folder = tmp_path / "input"
+    folder.mkdir()
+    for i, start in enumerate(range(0, N, 600)):
+        pq.write_table(table().slice(start, 600), folder / f"{i}.parquet", row_group_size=250)
+    return folder
+
+
+def _same(column: pa.ChunkedArray, other: pa.ChunkedArray, rows: np.ndarray) -> bool:
+    return column_digest(column, rows) == column_digest(other, rows)
+
+
+def test_observed_cells_are_the_same_bits(imputer: Imputer, files: Path, tmp_path: Path) -> None:
+    facts = write_imputed(imputer, files, tmp_path / "out", m=2)
+    before, after = table(), pq.read_table(tmp_path / "out" / "mean")
+    assert after.schema.names == before.schema.names
+    assert facts["rows"] == N == len(after)
+    for name in before.column_names:
+        column = before.column(name)
+        hole = column.is_null(nan_is_null=pa.types.is_floating(column.type)).to_numpy()
+        kept = np.flatnonzero(~hole) if name in MODELLED else np.arange(N)
+        assert _same(column, after.column(name).cast(column.type), kept), name
+        if name in MODELLED:
+            assert after.column(name).is_null(nan_is_null=pa.types.is_floating(column.type)).to_numpy().sum() == 0
+            assert facts["filled"][name] == hole.sum()
+    assert after.column("untouched").null_count == before.column("untouched").null_count
+    assert "compared bit for bit" in facts["integrity"]
+
+
+def test_draws_in_long_format_are_those_of_the_imputer(imputer: Imputer, files: Path, tmp_path: Path) -> None:
+    write_imputed(imputer, files, tmp_path / "out", m=2)
+    long = pq.read_table(tmp_path / "out" / "draws")
+    assert long.column_names[:2] == [".imp", ".id"]
+    assert len(long) == 2 * N
+    for i, done in enumerate(imputer.draw(table(), 2), start=1):
+        own = long.filter(pc.equal(long.column(".imp"), i)).sort_by(".id").drop_columns([".imp", ".id"])
+        assert own.column("id").to_pylist() == done.column("id").to_pylist()
+        for name in MODELLED:
+            assert own.column(name).to_pylist() == done.column(name).to_pylist()
+
+
+def test_a_folder_for_each_draw_and_ids_without_a_key(tmp_path: Path, files: Path) -> None:
+    settings: dict[str, Any] = {"columns": ["x", "y"], "n_replicates": 2, "random_state": 0}
+    imputer = Imputer(**settings).fit(table())
+    write_imputed(imputer, table(), tmp_path / "folders", m=2, layout="folders")
+    assert sorted(p.name for p in (tmp_path / "folders" / "draws").iterdir()) == ["imp=1", "imp=2"]
+    write_imputed(imputer, files, tmp_path / "long", m=2)
+    long = pq.read_table(tmp_path / "long" / "draws", columns=[".imp", ".id"]).to_pandas()
+    assert (long.groupby(".imp")[".id"].apply(list).map(sorted).map(lambda own: own == list(range(1, N + 1)))).all()
+
+
+def test_a_saved_imputer_completes_new_files(imputer: Imputer, tmp_path: Path) -> None:
+    save(imputer, tmp_path / "model")
+    pq.write_table(table(seed=9), tmp_path / "new.parquet")
+    facts = write_imputed(tmp_path / "model", tmp_path / "new.parquet", tmp_path / "out")
+    assert facts["rows"] == N
+    assert not (tmp_path / "out" / "draws").exists()
+
+
+@pytest.mark.parametrize("name", ["parent", "x", "untouched", "money", "list"])
+def test_a_changed_cell_is_noticed(
+    name: str, imputer: Imputer, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = writing.complete_arrow
+
+    def careless(rows: pa.Table, cells: Any) -> pa.Table:
+        done = honest(rows, cells)
+        values = done.column(name).to_pylist()
+        place = next(i for i, v in enumerate(rows.column(name).to_pylist()) if v is not None and v == v)
+        values[place] = {"list": [0]}.get(name, values[(place + 1) % len(values)])
+        if name == "parent":
+            values[place] = int(float(rows.column(name)[place].as_py()))  # what a detour through float64 does
+        if name == "untouched":
+            values[place] = None
+        return done.set_column(done.column_names.index(name), name, pa.array(values, done.schema.field(name).type))
+
+    monkeypatch.setattr(writing, "complete_arrow", careless)
+    with pytest.raises(IntegrityError, match=f"column '{name}' changed"):
+        write_imputed(imputer, files, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_lost_row_is_noticed(imputer: Imputer, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = writing.complete_arrow
+    monkeypatch.setattr(writing, "complete_arrow", lambda rows, cells: honest(rows, cells).slice(1))
+    with pytest.raises(IntegrityError, match="rows came in"):
+        write_imputed(imputer, files, tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["input"]
+
+
+def test_nan_and_null_differ_and_order_matters() -> None:
+    rows = np.arange(3)
+    a = pa.chunked_array([pa.array([1.0, float("nan"), 2.0])])
+    b = pa.chunked_array([pa.array([1.0, None, 2.0])])
+    c = pa.chunked_array([pa.array([2.0, float("nan"), 1.0])])
+    minus = pa.chunked_array([pa.array([0.0, -0.0, 1.0])])
+    plus = pa.chunked_array([pa.array([0.0, 0.0, 1.0])])
+    assert column_digest(a, rows) != column_digest(b, rows) != column_digest(c, rows)
+    assert column_digest(a, rows) != column_digest(c, rows)
+    assert column_digest(minus, rows) != column_digest(plus, rows)
+    assert column_digest(a, rows) == column_digest(
+        pa.chunked_array([a.chunk(0).slice(0, 1), a.chunk(0).slice(1)]), rows
+    )
+
+
+def test_repeated_keys_and_outputs_in_use(imputer: Imputer, tmp_path: Path) -> None:
+    twice = pa.concat_tables([table(), table().slice(3, 1)])
+    with pytest.raises(DataError, match="the key 'id' is not unique"):
+        write_imputed(imputer, twice, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("mine")
+    with pytest.raises(OutputError):
+        write_imputed(imputer, table(), tmp_path / "full")
+
+
+def test_means_by_group_are_those_of_pandas() -> None:
+    frame = table().to_pandas()[["y", "town"]].assign(w=np.random.default_rng(0).uniform(0.5, 2, N))
+    arrow = pa.Table.from_pandas(frame, preserve_index=False)
+    empty = GroupSums(("y",), "town", "w", (10.0,))
+    whole = empty.add(arrow, 0)
+    parts = empty.add(arrow.slice(0, 400), 0) + empty.add(arrow.slice(400), 0)
+    for town, own in [("all", frame), *frame.groupby("town", observed=True)]:
+        seen = own.dropna(subset="y")
+        mean = np.average(seen["y"], weights=seen["w"])
+        n = len(seen)
+        variance = (seen["w"] ** 2 * (seen["y"] - mean) ** 2).sum() / seen["w"].sum() ** 2 * n / (n - 1)
+        for sums in (whole, parts):
+            assert sums._mean((0, str(town), "y")) == (pytest.approx(mean), pytest.approx(variance, rel=1e-6), n)
+
+
+def test_pooled_means_stand_beside_the_complete_rows() -> None:
+    frame = pa.table({"y": np.arange(100.0)})
+    sums = GroupSums(("y",), None, None, (0.0,))
+    for i in range(3):
+        sums = sums.add(pa.table({"y": np.arange(100.0) + i}), i)
+    found = sums.add(frame, "listwise").pooled().set_index("method")
+    assert found.loc["imputed", "estimate"] == pytest.approx(50.5)
+    assert found.loc["complete rows only", "estimate"] == pytest.approx(49.5)
+    within = np.var(np.arange(100.0), ddof=1) / 100
+    assert found.loc["imputed", "standard_error"] == pytest.approx(np.sqrt(within + 4 / 3))
+    assert isinstance(found, pd.DataFrame)

@@ -274,3 +274,34 @@ def precisions(covariances: Any, observed: Any, out: Any, half_log_det: Any) -> 
                     if not (observed[p, i] and observed[p, j]):
                         A[i, j] = 0.0
             half_log_det[k, p] = 0.5 * log_det
+
+
+@njit(nogil=True, cache=True)
+def standardise(values: Any, shift: float, scale: float, bit: int, out: Any, pattern: Any) -> None:
+    """Write a column in standard units, 0 where missing, and set its bit in the patterns of the rows that have it."""
+    inverse = 1.0 / scale
+    for r in range(len(values)):
+        x = values[r]
+        seen = x == x
+        out[r] = (x - shift) * inverse if seen else 0.0
+        pattern[r] |= bit if seen else 0
+
+
+@njit(nogil=True, cache=True, fastmath=EXACT)
+def pattern_sums(values: Any, weight: Any, pattern: Any, place: Any, rows: Any, sums: Any, squares: Any) -> None:
+    """Add each row's weight, values and products to the sums of its pattern: (P, 1 + d) and (P, d, d), upper triangle and more."""
+    d = len(values)
+    x = np.empty(d)
+    for r in range(len(weight)):
+        p, w = place[pattern[r]], weight[r]
+        own, square = sums[p], squares[p]
+        rows[p] += 1
+        own[0] += w
+        for i in range(d):
+            x[i] = values[i, r]
+        for i in range(d):
+            y = w * x[i]
+            own[1 + i] += y
+            to = square[i]
+            for j in range(d):
+                to[j] += y * x[j]

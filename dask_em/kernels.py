@@ -8,7 +8,7 @@ the block and the model alone, never on threads or on what ran before, so that r
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -85,6 +85,42 @@ def precisions(covariances: Array, observed: Mask) -> tuple[Array, Array]:
     padded = np.where(both, covariances[:, None], np.eye(d))
     root = np.linalg.cholesky(padded)
     return np.linalg.inv(padded) * both, np.log(np.diagonal(root, axis1=2, axis2=3)).sum(axis=2)
+
+
+MAX_COLUMNS = 16
+"""Columns of which all patterns can be counted by their bits."""
+
+WORTHWHILE_ROWS = 1e4
+"""Rows of a piece from which its sums by pattern are compiled work."""
+
+
+def sums_by_pattern(
+    columns: Iterator[Array], n_columns: int, weight: Array, shift: Array, scale: Array
+) -> tuple[Mask, Any, Array]:
+    """Sums of a normal's features by missingness pattern, in one pass over the rows as they stand.
+
+    Parameters
+    ----------
+    columns : the (n,) columns one after the other, NaN where missing
+    weight : (n,) row weights; shift, scale : (d,) what the columns are standardised with
+
+    Returns
+    -------
+    observed (P, d), rows (P,), sums (P, 1 + d + d(d + 1)/2)
+    """
+    compiled, d, n = _compiled(), n_columns, len(weight)
+    values, pattern = np.empty((d, n)), np.zeros(n, dtype=np.int32)
+    for j, column in enumerate(columns):
+        compiled.standardise(column, shift[j], scale[j], 1 << j, values[j], pattern)
+    present = np.flatnonzero(np.bincount(pattern, minlength=1 << d))
+    place = np.zeros(1 << d, dtype=np.int64)
+    place[present] = np.arange(len(present))
+    rows = np.zeros(len(present), dtype=np.int64)
+    linear, square = np.zeros((len(present), 1 + d)), np.zeros((len(present), d, d))
+    compiled.pattern_sums(values, weight, pattern, place, rows, linear, square)
+    i, j = np.triu_indices(d)
+    observed = (present[:, None] >> np.arange(d)) & 1 == 1
+    return observed, rows, np.concatenate([linear, square[:, i, j]], axis=1)
 
 
 def _compiled() -> Any:

@@ -117,7 +117,7 @@ def _values(table: pa.Table, schema: Schema) -> tuple[list[NDArray[Any]], NDArra
     if design.gaussian:
         values = np.empty((len(design.gaussian), n))
         for i, name in enumerate(design.gaussian):
-            own, log_slope = _numbers(table, schema, name)
+            own, log_slope = numbers_on_scale(table, schema, name)
             np.subtract(own, schema.shift[i], out=values[i])
             values[i] /= schema.scale[i]
             np.logical_not(np.isnan(own), out=seen[i])
@@ -150,7 +150,7 @@ def _values(table: pa.Table, schema: Schema) -> tuple[list[NDArray[Any]], NDArra
     return out, base, seen
 
 
-def _numbers(table: pa.Table, schema: Schema, name: str) -> tuple[NDArray[np.float64], Any]:
+def numbers_on_scale(table: pa.Table, schema: Schema, name: str) -> tuple[NDArray[np.float64], Any]:
     """A gaussian column on the scale of the model, and the log of the slope of its transform."""
     design = schema.design
     levels = design.levels(name)

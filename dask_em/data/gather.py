@@ -5,19 +5,22 @@ Shift and scale are provisional where nothing was profiled before; the sums are 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from dask_em import kernels
 from dask_em.data import columns as col
-from dask_em.data.encode import encode_weighted
+from dask_em.data.encode import encode_weighted, numbers_on_scale
 from dask_em.data.keys import row_keys
 from dask_em.data.profile import Moments, weighted_rows
 from dask_em.data.reading import read_rows
 from dask_em.data.schema import Design, Schema
-from dask_em.normal import NormalSums, collect
+from dask_em.normal import NormalSums, collect, from_compiled
 from dask_em.randomness import bootstrap_counts
 
 MAX_BYTES = 1 << 27
@@ -75,6 +78,14 @@ def gather(piece: Any, schema: Schema, bootstrap: Bootstrap) -> Gathered:
     table = read_rows(piece, design, bootstrap.key)
     n = table.num_rows
     kept, weight = weighted_rows(table, design)
+    d = len(design.gaussian)
+    if (
+        kernels.AVAILABLE
+        and not bootstrap.n_replicates
+        and d <= kernels.MAX_COLUMNS
+        and len(kept) >= kernels.WORTHWHILE_ROWS
+    ):
+        return Gathered((n,), len(kept), float(weight.sum()), _bounded(_compiled_sums(kept, schema, weight)))
     block, order = encode_weighted(kept, schema, weight)
     weights = block.weight[None]
     if bootstrap.n_replicates:
@@ -85,6 +96,23 @@ def gather(piece: Any, schema: Schema, bootstrap: Bootstrap) -> Gathered:
         weights = np.concatenate([weights, counts * block.weight])
     sums = collect(block, weights, np.array(schema.shift), np.array(schema.scale))
     return Gathered((n,), kept.num_rows, float(weight.sum()), _bounded(sums))
+
+
+def _compiled_sums(table: pa.Table, schema: Schema, weight: NDArray[np.float64]) -> NormalSums:
+    """The sums under the row weights alone, several times as fast."""
+    base = 0.0
+
+    def columns() -> Iterator[NDArray[np.float64]]:
+        nonlocal base
+        for name in schema.design.gaussian:
+            values, log_slope = numbers_on_scale(table, schema, name)
+            if isinstance(log_slope, np.ndarray):
+                base += float(np.nansum(log_slope * weight))
+            yield np.ascontiguousarray(values)
+
+    shift, scale = np.array(schema.shift), np.array(schema.scale)
+    observed, rows, sums = kernels.sums_by_pattern(columns(), len(shift), weight, shift, scale)
+    return from_compiled(observed, rows, sums, base, shift, scale)
 
 
 def provisional(design: Design, i: int, piece: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

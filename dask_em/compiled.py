@@ -305,3 +305,17 @@ def pattern_sums(values: Any, weight: Any, pattern: Any, place: Any, rows: Any, 
             to = square[i]
             for j in range(d):
                 to[j] += y * x[j]
+
+
+@njit(nogil=True, cache=True)
+def poisson_counts(base: Any, word: Any, limits: Any, out: Any) -> None:
+    """randomness.bootstrap_counts of one replicate: mix each row's word with the replicate's and look the count up."""
+    for r in range(len(base)):
+        h = base[r] ^ np.uint64(0x9E3779B97F4A7C15) ^ word
+        h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        h = h ^ (h >> np.uint64(31))
+        count = 0
+        while count < len(limits) and h >= limits[count]:
+            count += 1
+        out[r] = count

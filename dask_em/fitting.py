@@ -18,6 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
+from dask_em import kernels
 from dask_em.data.columns import cut_points, normal_scores
 from dask_em.data.encode import encode_fit, encode_sample
 from dask_em.data.gather import NO_REPLICATES, Bootstrap
@@ -34,7 +35,6 @@ from dask_em.families import Binomial, Categorical, DiagonalGaussian, Family, Ga
 from dask_em.mixture import Mixture, Parameters
 from dask_em.model import FittedMixture
 from dask_em.priors import WEAK, Prior, check_prior, pseudo_rows
-from dask_em.randomness import bootstrap_counts
 from dask_em.scan import Block, Sums
 
 COVARIANCE_TYPES = {"full": "VVV", "tied": "EEE", "diag": "VVI", "spherical": "VII"}
@@ -190,7 +190,7 @@ def _encode(
     counts = None
     if bootstrap.n_replicates:
         keys = [row_keys(table, bootstrap.key, piece.origin) for table, piece in zip(tables, pieces)]
-        counts = bootstrap_counts(np.concatenate(keys), bootstrap.seed, range(bootstrap.n_replicates))
+        counts = kernels.bootstrap_counts(np.concatenate(keys), bootstrap.seed, bootstrap.n_replicates)
     table = tables[0] if len(tables) == 1 else pa.concat_tables(tables, promote_options="permissive")
     return encode_fit(table, schema, patterns, unit.n_blocks, expected, counts)
 

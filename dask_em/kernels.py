@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dask_em import randomness
+
 if TYPE_CHECKING:
     from dask_em.families.base import Array, Family, Mask
+    from dask_em.randomness import Words
 
 AVAILABLE = find_spec("numba") is not None
 
@@ -118,9 +121,20 @@ def sums_by_pattern(
     rows = np.zeros(len(present), dtype=np.int64)
     linear, square = np.zeros((len(present), 1 + d)), np.zeros((len(present), d, d))
     compiled.pattern_sums(values, weight, pattern, place, rows, linear, square)
-    i, j = np.triu_indices(d)
+    upper = np.triu_indices(d)
     observed = (present[:, None] >> np.arange(d)) & 1 == 1
-    return observed, rows, np.concatenate([linear, square[:, i, j]], axis=1)
+    return observed, rows, np.concatenate([linear, square[:, upper[0], upper[1]]], axis=1)
+
+
+def bootstrap_counts(keys: Words, seed: int, n_replicates: int) -> Any:
+    """randomness.bootstrap_counts of the first replicates, compiled where it can be: the same counts."""
+    if not AVAILABLE or len(keys) < WORTHWHILE_ROWS:
+        return randomness.bootstrap_counts(keys, seed, range(n_replicates))
+    base = randomness.mix(keys, seed, randomness.BOOTSTRAP)
+    out = np.empty((n_replicates, len(keys)), dtype=np.uint8)
+    for replicate, own in enumerate(out):
+        _compiled().poisson_counts(base, randomness.word_of(replicate), randomness.POISSON_LIMITS, own)
+    return out
 
 
 def _compiled() -> Any:

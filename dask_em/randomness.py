@@ -24,12 +24,16 @@ def mix(words: Words, *others: Any) -> Words:
     """Mix further words (arrays or integers) into 64-bit words, one after the other."""
     h = words ^ np.uint64(_GOLDEN)
     for other in others:
-        own = other if isinstance(other, np.ndarray) else np.uint64((int(other) * _GOLDEN + _GOLDEN) % 2**64)
-        h = h ^ own
+        h = h ^ (other if isinstance(other, np.ndarray) else word_of(other))
         h = (h ^ (h >> np.uint64(30))) * _ONE
         h = (h ^ (h >> np.uint64(27))) * _TWO
         h = h ^ (h >> np.uint64(31))
     return h
+
+
+def word_of(number: int) -> np.uint64:
+    """A word of an integer, such as a seed or a count."""
+    return np.uint64((int(number) * _GOLDEN + _GOLDEN) % 2**64)
 
 
 def uniforms(words: Words) -> NDArray[np.float64]:

@@ -21,7 +21,6 @@ from dask_em.data.profile import Moments, weighted_rows
 from dask_em.data.reading import read_rows
 from dask_em.data.schema import Design, Schema
 from dask_em.normal import NormalSums, collect, from_compiled
-from dask_em.randomness import bootstrap_counts
 
 MAX_BYTES = 1 << 27
 """Sums by pattern beyond this (128 MB) are given up: rows are then scanned in every iteration."""
@@ -92,7 +91,7 @@ def gather(piece: Any, schema: Schema, bootstrap: Bootstrap) -> Gathered:
         keys = row_keys(table, bootstrap.key, piece.origin)
         if design.weight is not None:
             keys = keys[col.numeric(table, design.weight) > 0]
-        counts = bootstrap_counts(keys[order], bootstrap.seed, range(bootstrap.n_replicates))
+        counts = kernels.bootstrap_counts(keys[order], bootstrap.seed, bootstrap.n_replicates)
         weights = np.concatenate([weights, counts * block.weight])
     sums = collect(block, weights, np.array(schema.shift), np.array(schema.scale))
     return Gathered((n,), kept.num_rows, float(weight.sum()), _bounded(sums))

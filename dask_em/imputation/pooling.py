@@ -154,7 +154,7 @@ def pool(estimates: Any, variances: Any, *, n: float | None = None, k: float | N
             df = np.where(observed > 0, 1 / (1 / df + 1 / np.where(observed > 0, observed, 1.0)), 0.0)
         fmi = np.where(np.isinf(r), 1.0, np.where(r > 0, (r + 2 / (df + 3)) / (r + 1), 0.0))
     if q.ndim == 1:
-        return Pooled(m, *map(float, (estimate, within, between, total, r, df, fmi)))
+        return Pooled(m, float(estimate), float(within), float(between), float(total), float(r), float(df), float(fmi))
     return Pooled(m, estimate, within, between, total, r, df, fmi, names)
 
 

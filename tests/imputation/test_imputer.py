@@ -286,12 +286,12 @@ def test_intervals_cover_the_truth() -> None:
 
 def test_replicates_of_rows_scanned_are_those_of_sums(monkeypatch: pytest.MonkeyPatch) -> None:
     table = _pair(5)
-    one = Imputer("normal", n_replicates=3, random_state=0).fit(table)
+    one = Imputer("normal", n_replicates=3, tol=1e-15, random_state=0).fit(table)
     monkeypatch.setattr(dask_em.data.gather, "MAX_BYTES", 100)
-    two = Imputer("normal", n_replicates=3, random_state=0).fit(table)
+    two = Imputer("normal", n_replicates=3, tol=1e-15, random_state=0).fit(table)
     assert two.n_scans_ > 3
     for a, b in zip(one.imputation_.replicates, two.imputation_.replicates, strict=True):
-        np.testing.assert_allclose(a.parts[0].covariances, b.parts[0].covariances, rtol=1e-10)
+        np.testing.assert_allclose(a.parts[0].covariances, b.parts[0].covariances, rtol=1e-6)
 
 
 def test_mixture_replicates_are_fits_to_repeated_rows() -> None:

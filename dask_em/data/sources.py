@@ -9,7 +9,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import fsspec
@@ -46,12 +46,14 @@ class Source:
     pieces : the rows
     where : how messages call the table
     n_rows : number of rows of a table in memory, None for files
+    named : whether the names are the columns' own, as opposed to positions or numbers
     """
 
     columns: tuple[str, ...]
     pieces: tuple[Piece, ...]
     where: str = "the table"
     n_rows: int | None = None
+    named: bool = True
 
     def read(self, columns: Sequence[str]) -> pa.Table:
         """All rows at once, for a table that is known to be small."""
@@ -104,6 +106,23 @@ class ArrowPiece:
 
     def read(self, columns: Sequence[str]) -> pa.Table:
         return self.table.select(list(columns))
+
+
+@dataclass(frozen=True)
+class Renamed:
+    """A piece whose columns are called otherwise."""
+
+    piece: Piece
+    names: tuple[str, ...]
+    own: tuple[str, ...]
+
+    @property
+    def origin(self) -> tuple[str, int]:
+        return self.piece.origin
+
+    def read(self, columns: Sequence[str]) -> pa.Table:
+        called = dict(zip(self.names, self.own))
+        return self.piece.read([called[name] for name in columns]).rename_columns(list(columns))
 
 
 @dataclass(frozen=True)
@@ -207,7 +226,8 @@ def open_source(
         X = X.to_frame()
     if isinstance(X, pd.DataFrame):
         names = _unique([str(c) for c in X.columns])
-        return Source(names, tuple(FramePiece(X.iloc[a:b], names, ("", a)) for a, b in cuts(len(X))), n_rows=len(X))
+        pieces: tuple[Piece, ...] = tuple(FramePiece(X.iloc[a:b], names, ("", a)) for a, b in cuts(len(X)))
+        return Source(names, pieces, n_rows=len(X), named=all(isinstance(c, str) for c in X.columns))
     if hasattr(X, "__arrow_c_stream__"):
         table = X if isinstance(X, pa.Table) else pa.RecordBatchReader.from_stream(X).read_all()
         pieces = tuple(ArrowPiece(table.slice(a, b - a), ("", a)) for a, b in cuts(table.num_rows))
@@ -217,8 +237,20 @@ def open_source(
         raise ConfigurationError(f"Reshape your data to (n_rows, n_columns): it has {array.ndim} dimension(s)")
     if array.dtype.kind == "c":
         raise DataError("Complex data not supported: split it into real and imaginary columns")
-    names = tuple(f"x{j}" for j in range(array.shape[1]))
-    return Source(names, tuple(ArrayPiece(array[a:b], names, ("", a)) for a, b in cuts(len(array))), n_rows=len(array))
+    names = positions(array.shape[1])
+    pieces = tuple(ArrayPiece(array[a:b], names, ("", a)) for a, b in cuts(len(array)))
+    return Source(names, pieces, n_rows=len(array), named=False)
+
+
+def positions(n: int) -> tuple[str, ...]:
+    """What the columns of an array are called."""
+    return tuple(f"x{j}" for j in range(n))
+
+
+def renamed(source: Source, names: Sequence[str]) -> Source:
+    """The same table with other column names, in the order of its columns; nothing is read."""
+    pieces = tuple(Renamed(piece, tuple(names), source.columns) for piece in source.pieces)
+    return replace(source, columns=tuple(names), pieces=pieces, named=True)
 
 
 def cuts(n: int) -> list[tuple[int, int]]:
@@ -232,7 +264,7 @@ def with_columns(source: Source, **columns: Any) -> Source:
     pieces = tuple(
         WithColumns(piece, extra.slice(a, b - a)) for piece, (a, b) in zip(source.pieces, cuts(len(extra)), strict=True)
     )
-    return Source((*source.columns, *columns), pieces, source.where, source.n_rows)
+    return replace(source, columns=(*source.columns, *columns), pieces=pieces)
 
 
 def _unique(names: Sequence[str]) -> tuple[str, ...]:

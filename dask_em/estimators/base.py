@@ -18,11 +18,21 @@ from sklearn.utils.validation import check_is_fitted
 from dask_em import fitting
 from dask_em.data.profile import weighted_rows
 from dask_em.data.schema import Design, Schema
+from dask_em.data.sources import Source, positions
 from dask_em.em import seeding
 from dask_em.em.loop import Candidate, Progress
 from dask_em.errors import ConfigurationError
 from dask_em.estimators.arguments import checked_number, given_array, seed_of
-from dask_em.estimators.tables import column_names, has_names, like, renamed, score_lazily, score_rows, to_source
+from dask_em.estimators.tables import (
+    column_names,
+    has_names,
+    like,
+    opened,
+    renamed,
+    score_lazily,
+    score_rows,
+    to_source,
+)
 from dask_em.execution.choose import is_dask_frame, open_executor
 from dask_em.mixture import Mixture, Parameters
 from dask_em.model import FittedMixture
@@ -104,6 +114,7 @@ class BaseMixture(DensityMixin, BaseEstimator):
 
         This is what `fit` and the search over models stand on; `adopt` takes a candidate over.
         """
+        X = opened(X)
         names = self._take_names(X)
         labels = self._labels()
         design = self._design(names)
@@ -136,39 +147,44 @@ class BaseMixture(DensityMixin, BaseEstimator):
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Fit, then `predict` the same rows."""
-        return self.fit(X, sample_weight=sample_weight).predict(X)
+        table = opened(X)
+        return like(X, self.fit(table, sample_weight=sample_weight)._scores(table, _predict, "component"), "component")
 
     def _take_names(self, X: Any) -> tuple[str, ...]:
-        """Column names of the table to fit; remembers them as scikit-learn does."""
+        """Column names of an opened table to fit; remembers them as scikit-learn does."""
         names = column_names(X)
         if not names:
+            n = X.n_rows if isinstance(X, Source) else len(X)
             raise ConfigurationError(
-                f"the table has 0 feature(s) (shape=({len(X)}, 0)) while a minimum of 1 is required: add columns"
+                f"the table has 0 feature(s) (shape=({n}, 0)) while a minimum of 1 is required: add columns"
             )
         self.n_features_in_ = len(names)
-        if has_names(X):
+        if has_names(X) or names != positions(len(names)):
             self.feature_names_in_ = np.array(names, dtype=object)
         elif hasattr(self, "feature_names_in_"):
             del self.feature_names_in_
         return names
 
     def _named(self, X: Any) -> Any:
-        """X with the names of the fitted columns: by position where either side has no names, by name otherwise."""
+        """An opened table under the names of the fitted columns.
+
+        By name where both sides have names, and where a table with numbered columns has the fitted numbers; by position otherwise.
+        """
         check_is_fitted(self)
+        design, fitted = self.model_.schema.design, getattr(self, "feature_names_in_", None)
         names = column_names(X)
-        if has_names(X) and hasattr(self, "feature_names_in_"):
-            self.model_.schema.design.check(names, "the table")
+        if fitted is not None and has_names(X):
+            design.check(names, "the table")
             return X
-        if len(names) != self.n_features_in_:
+        places = positions(self.n_features_in_)
+        if len(names) != len(places):
             raise ConfigurationError(
-                f"X has {len(names)} features, but {type(self).__name__} is expecting {self.n_features_in_} features as input: "
+                f"X has {len(names)} features, but {type(self).__name__} is expecting {len(places)} features as input: "
                 "give the columns that were fitted"
             )
-        if has_names(X):
-            return renamed(X, [f"x{j}" for j in range(len(names))])
-        if hasattr(self, "feature_names_in_"):
-            return pd.DataFrame(np.asarray(X), columns=self.feature_names_in_)
-        return X
+        if fitted is not None and names != places and set(design.columns) <= set(names):
+            return X
+        return renamed(X, places if fitted is None else fitted)
 
     def _check_labels(self, labels: Any) -> None:
         if is_dask_frame(labels):
@@ -275,7 +291,7 @@ class BaseMixture(DensityMixin, BaseEstimator):
 
     def _log_likelihood(self, X: Any, sample_weight: Any) -> tuple[float, float]:
         """Weighted total log density, and the total weight."""
-        X = self._named(X)
+        X = self._named(opened(X))
         design = self.model_.schema.design
         columns = (*design.columns, sample_weight) if isinstance(sample_weight, str) else design.columns
         source, weight, _ = to_source(X, columns, sample_weight, None)
@@ -284,13 +300,16 @@ class BaseMixture(DensityMixin, BaseEstimator):
         return float(total[0]), float(total[1])
 
     def _score(self, X: Any, function: Any, names: list[str] | str) -> Any:
+        return like(X, self._scores(opened(X), function, names), names)
+
+    def _scores(self, X: Any, function: Any, names: list[str] | str) -> Any:
+        """A function of the rows of an opened table: an array, or a lazy Dask result."""
         named = self._named(X)
         own, columns = partial(function, self.model_), self.model_.schema.design.columns
-        if is_dask_frame(X):
+        if is_dask_frame(named):
             return score_lazily(named, own, columns, names)
         with open_executor(self.executor) as executor:
-            values = score_rows(named, own, columns, executor)
-        return like(X, values, names)
+            return score_rows(named, own, columns, executor)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,11 +13,22 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dask_em.data.sources import FramePiece, Source, open_source, with_columns
+from dask_em.data.sources import renamed as renamed_source
 from dask_em.errors import ConfigurationError, DataError
 from dask_em.execution.base import Executor
 from dask_em.execution.choose import is_dask_frame
 
 WEIGHT, LABELS = "#weight", "#labels"
+
+
+def opened(X: Any) -> Any:
+    """A table as it is passed on inside: a Dask dataframe stays one, everything else is opened, once.
+
+    Files are then listed once, and a stream that can be read only once serves every question about the table.
+    """
+    if hasattr(X, "toarray"):
+        raise TypeError("sparse matrices are not supported: pass a dense array or a dataframe")
+    return _dask_table(X) if is_dask_frame(X) else open_source(X)
 
 
 def to_source(
@@ -50,7 +61,7 @@ def to_source(
 def _dask_source(X: Any, columns: tuple[str, ...] | None, extra: dict[str, Any]) -> Source:
     from dask_em.execution.dask import frame_pieces
 
-    frame = X.to_frame() if not hasattr(X, "columns") else X
+    frame = _dask_table(X)
     for name, values in extra.items():
         if not is_dask_frame(values):
             raise ConfigurationError(
@@ -82,34 +93,30 @@ def _vector(values: Any, source: Source, name: str) -> NDArray[Any]:
 
 
 def has_names(X: Any) -> bool:
-    """Whether the columns of a table have names of their own, as opposed to positions."""
-    if isinstance(X, pd.DataFrame):
-        return all(isinstance(c, str) for c in X.columns)
-    return is_dask_frame(X) or isinstance(X, (str, os.PathLike, pd.Series, Source)) or hasattr(X, "__arrow_c_stream__")
+    """Whether the columns of a table have names of their own, as opposed to positions or numbers."""
+    if isinstance(X, pd.DataFrame) or is_dask_frame(X):
+        return all(isinstance(c, str) for c in _dask_table(X).columns)
+    if isinstance(X, Source):
+        return X.named
+    return isinstance(X, (str, os.PathLike, pd.Series)) or hasattr(X, "__arrow_c_stream__")
 
 
 def column_names(X: Any) -> tuple[str, ...]:
     """Column names of any table; x0, x1, ... for arrays."""
-    if hasattr(X, "toarray"):
-        raise TypeError("sparse matrices are not supported: pass a dense array or a dataframe")
-    if is_dask_frame(X):
-        return tuple(str(c) for c in X.columns) if hasattr(X, "columns") else (str(X.name),)
-    return open_source(X).columns
+    X = opened(X)
+    return X.columns if isinstance(X, Source) else tuple(str(c) for c in X.columns)
 
 
-def renamed(X: Any, names: list[str]) -> Any:
-    """A table with other column names; the data are not copied."""
-    if isinstance(X, (pd.DataFrame, pd.Series)):
-        frame = X if isinstance(X, pd.DataFrame) else X.to_frame()
-        return frame.set_axis(names, axis=1)
-    if is_dask_frame(X):
-        return X.rename(columns=dict(zip(X.columns, names)))
-    source = open_source(X)
-    if source.n_rows is None:
-        raise ConfigurationError(
-            "a model that was fitted without column names cannot score files: fit it on named columns"
-        )
-    return source.read(source.columns).rename_columns(names)
+def renamed(X: Any, names: Sequence[str]) -> Any:
+    """An opened table with other column names, in the order of its columns; nothing is read or copied."""
+    if isinstance(X, Source):
+        return X if X.columns == tuple(names) else renamed_source(X, names)
+    return X.rename(columns=dict(zip(X.columns, names)))
+
+
+def _dask_table(X: Any) -> Any:
+    """A Dask series as a dataframe of one column."""
+    return X.to_frame() if X.ndim == 1 else X
 
 
 def score_rows(
@@ -121,10 +128,12 @@ def score_rows(
 
 
 def like(X: Any, values: NDArray[Any], names: list[str] | str) -> Any:
-    """Values in the kind of container that X is: pandas with its index, Arrow, or else an array."""
+    """Values in the kind of container that X is: pandas with its index, Arrow, or else an array; what is lazy stays as it is."""
+    if is_dask_frame(X):
+        return values
     if isinstance(X, (pd.DataFrame, pd.Series)):
         return _like_pandas(values, X.index, names)
-    if isinstance(X, pa.Table):
+    if hasattr(X, "__arrow_c_stream__"):
         return (
             pa.array(values) if values.ndim == 1 else pa.table({name: pa.array(v) for name, v in zip(names, values.T)})
         )
@@ -141,9 +150,8 @@ def score_lazily(
     """The same for a Dask dataframe: a lazy Dask result with its partitions."""
     from dask_em.execution.dask import map_frame
 
-    frame = X.to_frame() if not hasattr(X, "columns") else X
     meta = _like_pandas(function(_no_rows(columns)), pd.RangeIndex(0), names)
-    return map_frame(frame, partial(_score_frame, function, columns, names), meta)
+    return map_frame(X, partial(_score_frame, function, columns, names), meta)
 
 
 def _like_pandas(values: NDArray[Any], index: Any, names: list[str] | str) -> Any:

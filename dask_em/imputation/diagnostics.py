@@ -1,12 +1,12 @@
-"""What can be seen of an imputation: what was missing together, how imputed cells are spread beside observed ones, how the fit went.
+"""What can be seen of an imputation: what was missing, how imputed cells are spread beside observed ones, how the fit went.
 
 Everything here is a count over rows, gathered piece by piece with +; no row is kept. Classes of numbers are fixed before the first piece is read, from the sample of the
-profile, so that the counts of any two pieces fit together. Hiding observed cells to impute them again is in `overimputation`.
+profile, so that the counts of any two pieces fit together. Missing cells are counted in `missingness`, observed cells hidden and imputed again
+in `overimputation`; both can be had from here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from dask_em.data import columns as col
 from dask_em.data.keys import row_keys
-from dask_em.data.profile import Profile, pattern_groups, profile
+from dask_em.data.profile import Profile, profile
 from dask_em.data.reading import read_rows, without_unasked
 from dask_em.data.schema import Design, Level
 from dask_em.data.sources import Source
-from dask_em.data.universe import asked
 from dask_em.execution.base import Executor
+from dask_em.imputation.missingness import Missingness
 from dask_em.imputation.model import Cells, ImputationModel
 from dask_em.imputation.overimputation import OverimputedLevels, OverimputedNumbers, overimpute
 from dask_em.randomness import Words
@@ -43,128 +43,219 @@ __all__ = [
     "sample_of",
 ]
 
-MAX_PATTERNS = 8192
-"""Patterns that are counted one by one; a few hundred kilobytes."""
-
 N_BINS = 40
 """Classes of a number: enough to see a second peak, few enough for a few hundred imputed cells."""
 
 N_DRAWS = 5
 """Draws whose imputed cells are counted: the shape needs no more."""
 
-OBSERVED, MISSING, NOT_ASKED = range(3)
-
 Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Missingness:
-    """Counts of observed, missing and unasked cells, and of the patterns in which they come; those of disjoint rows add up.
+class Bins:
+    """The classes in which a column is counted: its levels, or intervals on the scale of the model with an open one at each end.
 
     Attributes
     ----------
-    columns : the modelled columns
-    rows : number of rows
-    cells : (3, d) observed, missing and unasked cells by column
-    patterns : rows by pattern, a byte for each column: 0 observed, 1 missing, 2 not asked
-    rest : rows whose pattern is not listed: when a sum has more than 8192 patterns, the rarest half is put here, and the counts that stay may be
-        short by what was put here before
+    column : name
+    levels : of a categorical or ordered column
+    edges : of a number, ascending; cells beyond the ends are counted in the open intervals
+    transform : of a number, None where the scale of the model is the table's
+    ordered : False for unordered categories
     """
 
-    columns: tuple[str, ...]
-    rows: int
-    cells: Counts
-    patterns: Mapping[bytes, int]
-    rest: int = 0
+    column: str
+    levels: tuple[Level, ...] = ()
+    edges: tuple[float, ...] = ()
+    transform: str | None = None
+    ordered: bool = True
+
+    @property
+    def size(self) -> int:
+        return len(self.levels) or len(self.edges) + 1
+
+    def count(self, values: NDArray[Any]) -> Counts:
+        """(size,) how many of these values, in the table's units, fall into each class; missing ones into none."""
+        if not self.levels:
+            # Edges are taken back to the table's units rather than values to the model's: a drawn 0 has no logarithm.
+            edges = col.undo(np.array(self.edges), self.transform)
+            numbers = values.astype(np.float64)
+            return np.bincount(
+                np.searchsorted(edges, numbers[~np.isnan(numbers)], side="right"), minlength=self.size
+            ).astype(np.int64)
+        place = {level: i for i, level in enumerate(self.levels)}
+        codes = [place[value] for value in values.tolist() if value in place]
+        return np.bincount(np.array(codes, dtype=np.int64), minlength=self.size).astype(np.int64)
+
+    def count_column(self, table: pa.Table) -> Counts:
+        """(size,) of the cells of a table."""
+        if not self.levels:
+            return self.count(col.numeric(table, self.column))
+        found = pc.value_counts(col.category(table, self.column))
+        rows = dict(zip(found.field("values").to_pylist(), found.field("counts").to_pylist()))
+        return np.array([rows.get(level, 0) for level in self.levels], dtype=np.int64)
+
+
+def bins_of(imputation: ImputationModel, sample: pa.Table) -> tuple[Bins, ...]:
+    """The classes of every modelled column.
+
+    Numbers have at most 40 of equal width on the scale of the model, from the 0.1 % to the 99.9 % quantile of the sample and a tenth of that beyond,
+    because imputed cells may lie where few observed ones do; whole numbers have the same number of wholes in each.
+
+    Parameters
+    ----------
+    sample : rows of the table, such as the profile's
+    """
+    design = imputation.schema.design
+    out = []
+    for name in design.features:
+        if name in design.categorical or design.levels(name) is not None:
+            out.append(Bins(name, levels=imputation.levels(name), ordered=name not in design.categorical))
+            continue
+        how = design.transform(name)
+        values, _ = col.transformed(col.numeric(sample, name), name, how)
+        low, high = np.quantile(values[~np.isnan(values)], [0.001, 0.999]) if not np.isnan(values).all() else (0.0, 1.0)
+        whole = how is None and (name in imputation.integer or name not in design.gaussian)
+        out.append(Bins(name, edges=tuple(_edges(float(low), float(high), whole)), transform=how))
+    return tuple(out)
+
+
+def _edges(low: float, high: float, whole: bool) -> list[float]:
+    if whole:
+        step = max(1.0, np.ceil((high - low + 1) / N_BINS))
+        return np.arange(np.floor(low) - 0.5, high + step, step).tolist()
+    margin = 0.1 * (high - low) or 0.5
+    return np.linspace(low - margin, high + margin, N_BINS + 1).tolist()
+
+
+@dataclass(frozen=True)
+class Distributions:
+    """Observed and imputed cells of every column by class; those of disjoint rows add up.
+
+    Attributes
+    ----------
+    bins : the classes
+    observed, imputed : for each column, (size,) cells; imputed ones over all draws
+    n_draws : draws whose imputed cells were counted
+    """
+
+    bins: tuple[Bins, ...]
+    observed: tuple[Counts, ...]
+    imputed: tuple[Counts, ...]
+    n_draws: int
 
     @staticmethod
-    def of(table: pa.Table, design: Design) -> Missingness:
-        """Count the cells of some rows.
+    def of(
+        table: pa.Table, keys: Words, imputation: ImputationModel, bins: tuple[Bins, ...], m: int = N_DRAWS
+    ) -> Distributions:
+        """Count some rows: what is observed, and what the first draws impute.
 
         Parameters
         ----------
-        table : rows with at least the columns of the design
-        design : the modelled columns, and who was asked for them; an answer to a question that was not asked counts as not asked
+        table : rows with the columns of the design
+        keys : (n,) words that name the rows, as in `draw`
+        bins : from `bins_of`
+        m : draws, at most the replicates that were fitted; without replicates one draw under the fitted parameters
         """
-        names, rules = design.features, dict(design.universe)
-        missing = np.empty((len(names), table.num_rows), dtype=bool)
-        was_asked = np.ones((len(rules), table.num_rows), dtype=bool)
-        place = {name: i for i, name in enumerate(rules)}
-        for own, name in zip(missing, names):
-            own[:] = col.missing_cells(table.column(name))
-            if name in rules:
-                was_asked[place[name]] = asked(table, rules[name], name)
-                own &= was_asked[place[name]]
-        masks, which = pattern_groups(np.concatenate([missing, was_asked]))
-        states = masks[:, : len(names)].astype(np.uint8)
-        for i, name in enumerate(names):
-            if name in rules:
-                states[~masks[:, len(names) + place[name]], i] = NOT_ASKED
-        rows = np.bincount(which, minlength=len(states))
-        cells = np.stack([rows @ (states == state) for state in (OBSERVED, MISSING, NOT_ASKED)])
-        patterns = {state.tobytes(): int(n) for state, n in zip(states, rows) if n}
-        return Missingness(names, table.num_rows, cells.astype(np.int64), patterns)._bounded()
+        model = replace(imputation, replicates=imputation.replicates or (imputation.model.parameters,))
+        known = without_unasked(table, model.schema.design)
+        observed = tuple(own.count_column(known) for own in bins)
+        imputed = tuple(np.zeros(own.size, dtype=np.int64) for own in bins)
+        draws = min(m, len(model.replicates))
+        for replicate in range(draws):
+            cells: dict[str, Cells] = model.draw(table, keys, replicate)
+            imputed = tuple(sums + own.count(cells[own.column].values) for sums, own in zip(imputed, bins))
+        return Distributions(bins, observed, imputed, draws)
 
-    def __add__(self, other: Missingness) -> Missingness:
-        patterns = dict(self.patterns)
-        for pattern, rows in other.patterns.items():
-            patterns[pattern] = patterns.get(pattern, 0) + rows
-        both = Missingness(
-            self.columns, self.rows + other.rows, self.cells + other.cells, patterns, self.rest + other.rest
-        )
-        return both._bounded()
-
-    def _bounded(self) -> Missingness:
-        if len(self.patterns) <= MAX_PATTERNS:
-            return self
-        kept = dict(self._most_frequent()[: MAX_PATTERNS // 2])
-        return replace(self, patterns=kept, rest=self.rows - sum(kept.values()))
-
-    def _most_frequent(self) -> list[tuple[bytes, int]]:
-        return sorted(self.patterns.items(), key=lambda item: (-item[1], item[0]))
+    def __add__(self, other: Distributions) -> Distributions:
+        observed = tuple(a + b for a, b in zip(self.observed, other.observed))
+        imputed = tuple(a + b for a, b in zip(self.imputed, other.imputed))
+        return replace(self, observed=observed, imputed=imputed)
 
     def table(self) -> pd.DataFrame:
-        """One row a column: cells observed, missing and not asked, and the share that is missing of what was asked."""
-        observed, missing, unasked = self.cells
-        share = missing / np.maximum(observed + missing, 1)
-        return pd.DataFrame(
-            {
-                "column": self.columns,
-                "observed": observed,
-                "missing": missing,
-                "not_asked": unasked,
-                "missing_share": share,
-            }
-        )
+        """One row a column with imputed cells: observed cells, imputed cells of a draw, and the `distance` of their distributions.
 
-    def complete_rows(self) -> int:
-        """Rows in which nothing that was asked is missing, as far as patterns are listed."""
-        return sum(rows for pattern, rows in self.patterns.items() if MISSING not in pattern)
-
-    def patterns_table(self, most: int | None = None) -> pd.DataFrame:
-        """The most frequent patterns, at most `most` of them, and in a last row all others, if there are any.
-
-        Columns: rows, share of all rows, and the tuples `missing` and `not_asked` of column names (None in the last row); `n_patterns` is 1, and in the
-        last row how many patterns it stands for (0 where they were not kept).
+        The distance is the largest difference of the cumulative shares (Kolmogorov and Smirnov's) by class, and for unordered categories half the sum of the
+        differences of the shares. It is no error: cells that are missing at random may well differ from those observed.
         """
-        ordered = self._most_frequent()
-        shown = ordered[:most]
-        records: list[dict[str, Any]] = [
-            {
-                "rows": rows,
-                "missing": self._named(pattern, MISSING),
-                "not_asked": self._named(pattern, NOT_ASKED),
-                "n_patterns": 1,
-            }
-            for pattern, rows in shown
-        ]
-        others = self.rows - sum(rows for _, rows in shown)
-        if others:
-            more = 0 if self.rest else len(ordered) - len(shown)
-            records.append({"rows": others, "missing": None, "not_asked": None, "n_patterns": more})
-        frame = pd.DataFrame(records, columns=["rows", "missing", "not_asked", "n_patterns"])
-        frame.insert(1, "share", frame["rows"] / max(self.rows, 1))
-        return frame
+        rows = []
+        for own, observed, imputed in zip(self.bins, self.observed, self.imputed):
+            if imputed.any():
+                difference = observed / max(observed.sum(), 1) - imputed / imputed.sum()
+                distance = np.abs(np.cumsum(difference)).max() if own.ordered else 0.5 * np.abs(difference).sum()
+                rows.append((own.column, int(observed.sum()), int(imputed.sum()) // self.n_draws, float(distance)))
+        return pd.DataFrame(rows, columns=["column", "observed", "imputed", "distance"])
 
-    def _named(self, pattern: bytes, state: int) -> tuple[str, ...]:
-        return tuple(name for name, own in zip(self.columns, pattern) if own == state)
+    def frame(self) -> pd.DataFrame:
+        """One row a column and class, for the columns with imputed cells.
+
+        Columns: column; level (text) or low and high (on the scale of the model, infinite at the ends) and transform; observed and imputed, cells.
+        """
+        rows: list[dict[str, Any]] = []
+        for own, observed, imputed in zip(self.bins, self.observed, self.imputed):
+            if imputed.any():
+                ends = [-np.inf, *own.edges, np.inf]
+                for i in range(own.size):
+                    level = {"level": str(own.levels[i])} if own.levels else {"low": ends[i], "high": ends[i + 1]}
+                    rows.append(
+                        {
+                            "column": own.column,
+                            **level,
+                            "transform": own.transform,
+                            "observed": int(observed[i]),
+                            "imputed": int(imputed[i]),
+                        }
+                    )
+        return pd.DataFrame(rows, columns=["column", "level", "low", "high", "transform", "observed", "imputed"])
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Both summaries of the same rows; those of disjoint rows add up."""
+
+    missingness: Missingness
+    distributions: Distributions
+
+    def __add__(self, other: Diagnosis) -> Diagnosis:
+        return Diagnosis(self.missingness + other.missingness, self.distributions + other.distributions)
+
+
+def diagnose(
+    source: Source, imputation: ImputationModel, sample: pa.Table, executor: Executor, m: int = N_DRAWS
+) -> Diagnosis:
+    """Gather both summaries in one pass over a table.
+
+    Parameters
+    ----------
+    sample : rows that fix the classes of numbers, such as those of `sample_of` or of a profile
+    m : draws whose imputed cells are counted, by default 5
+    """
+    return executor.reduce(source.pieces, partial(_diagnose, imputation, bins_of(imputation, sample), m))
+
+
+def _diagnose(imputation: ImputationModel, bins: tuple[Bins, ...], m: int, piece: Any) -> Diagnosis:
+    design = imputation.schema.design
+    table = piece.read(tuple(dict.fromkeys((*design.columns, *imputation.key))))
+    keys = row_keys(table, imputation.key, piece.origin)
+    return Diagnosis(Missingness.of(table, design), Distributions.of(table, keys, imputation, bins, m))
+
+
+def sample_of(source: Source, imputation: ImputationModel, executor: Executor) -> pa.Table:
+    """At most 16,384 distinct rows of a table, in one pass: the profile's sample, for `bins_of` and `overimpute`."""
+    found: Profile = executor.reduce(source.pieces, partial(_profiled, imputation.schema.design))
+    return found.sample
+
+
+def _profiled(design: Design, piece: Any) -> Profile:
+    return profile(read_rows(piece, design), design)
+
+
+def convergence(imputer: Any) -> pd.DataFrame:
+    """How EM went: one row an iteration (0 is the start) with log_likelihood, objective (with the prior) and gain, the last step's in the objective."""
+    history = imputer.history_
+    out = pd.DataFrame({"iteration": np.arange(len(history))})
+    out["log_likelihood"] = history["log_likelihood"].to_numpy()
+    out["objective"] = history["objective"].to_numpy()
+    out["gain"] = out["objective"].diff()
+    return out

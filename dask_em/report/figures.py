@@ -100,7 +100,9 @@ def scatter_ellipses(
         return to_svg(figure)
 
 
-def objective_trace(history: pd.DataFrame, *, n_rows: float = 1.0, chosen: Any = None) -> str:
+def objective_trace(
+    history: pd.DataFrame, *, n_rows: float = 1.0, chosen: Any = None, step: str = "scan of the table"
+) -> str:
     """Draw what each candidate still had to gain at each scan: its best objective less the objective, on a log scale.
 
     Parameters
@@ -111,6 +113,8 @@ def objective_trace(history: pd.DataFrame, *, n_rows: float = 1.0, chosen: Any =
         Divides the objective, so that the axis reads per row.
     chosen : candidate, optional
         Drawn in colour over the others; by default the candidate with the largest objective.
+    step : str, default "scan of the table"
+        What the column `scan` counts.
 
     Returns
     -------
@@ -141,7 +145,7 @@ def objective_trace(history: pd.DataFrame, *, n_rows: float = 1.0, chosen: Any =
         whole_numbers(axes.xaxis)
         axes.yaxis.set_major_formatter(_powers())
         axes.grid(which="minor", visible=False)
-        name_axes(axes, "scan of the table", "objective still to gain per row, log scale")
+        name_axes(axes, step, "objective still to gain per row, log scale")
         others = history["candidate"].nunique() - 1
         note(axes, f"blue: {chosen}" + (f"  ·  grey: the {others} other candidates" if others else ""))
         return to_svg(figure)

@@ -55,6 +55,10 @@ class Design:
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
             raise ConfigurationError(f"column {twice[0]!r} is used twice: give each column one role")
+        if self.weight in names:
+            raise ConfigurationError(
+                f"column {self.weight!r} is modelled and holds the row weights: leave it out of the model or weigh by another"
+            )
         for name, how in self.transforms:
             if name not in self.gaussian:
                 raise ConfigurationError(

@@ -87,7 +87,7 @@ class BaseMixture(DensityMixin, BaseEstimator):
             NaN, None and nulls are missing cells; they are used, not dropped.
         y : ignored
         sample_weight : (n,) array, Dask series, or name of a column, optional
-            Row weights, any numbers that are not negative. The result is as if rows were repeated that often.
+            Row weights, any numbers that are not negative. The result is as if rows were repeated that often. A column of weights is not modelled.
 
         Returns
         -------
@@ -115,7 +115,7 @@ class BaseMixture(DensityMixin, BaseEstimator):
         This is what `fit` and the search over models stand on; `adopt` takes a candidate over.
         """
         X = opened(X)
-        names = self._take_names(X)
+        names = self._take_names(X, sample_weight)
         labels = self._labels()
         design = self._design(names)
         columns = (*design.columns, sample_weight) if isinstance(sample_weight, str) else design.columns
@@ -150,16 +150,23 @@ class BaseMixture(DensityMixin, BaseEstimator):
         table = opened(X)
         return like(X, self.fit(table, sample_weight=sample_weight)._scores(table, _predict, "component"), "component")
 
-    def _take_names(self, X: Any) -> tuple[str, ...]:
-        """Column names of an opened table to fit; remembers them as scikit-learn does."""
+    def _take_names(self, X: Any, sample_weight: Any) -> tuple[str, ...]:
+        """Column names of an opened table to fit, but for that of its weights; remembers them as scikit-learn does."""
         names = column_names(X)
+        numbered = names != positions(len(names))
+        if isinstance(sample_weight, str):
+            if not has_names(X) and not numbered:
+                raise ConfigurationError(
+                    "sample_weight names a column of a table whose columns have no names: give one weight a row"
+                )
+            names = tuple(name for name in names if name != sample_weight)
         if not names:
             n = X.n_rows if isinstance(X, Source) else len(X)
             raise ConfigurationError(
                 f"the table has 0 feature(s) (shape=({n}, 0)) while a minimum of 1 is required: add columns"
             )
         self.n_features_in_ = len(names)
-        if has_names(X) or names != positions(len(names)):
+        if has_names(X) or numbered:
             self.feature_names_in_ = np.array(names, dtype=object)
         elif hasattr(self, "feature_names_in_"):
             del self.feature_names_in_
@@ -173,18 +180,16 @@ class BaseMixture(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         design, fitted = self.model_.schema.design, getattr(self, "feature_names_in_", None)
         names = column_names(X)
-        if fitted is not None and has_names(X):
+        numbered = names != positions(len(names))
+        if fitted is not None and (has_names(X) or (numbered and set(design.columns) <= set(names))):
             design.check(names, "the table")
             return X
-        places = positions(self.n_features_in_)
-        if len(names) != len(places):
+        if len(names) != self.n_features_in_:
             raise ConfigurationError(
-                f"X has {len(names)} features, but {type(self).__name__} is expecting {len(places)} features as input: "
+                f"X has {len(names)} features, but {type(self).__name__} is expecting {self.n_features_in_} features as input: "
                 "give the columns that were fitted"
             )
-        if fitted is not None and names != places and set(design.columns) <= set(names):
-            return X
-        return renamed(X, places if fitted is None else fitted)
+        return renamed(X, positions(len(names)) if fitted is None else fitted)
 
     def _check_labels(self, labels: Any) -> None:
         if is_dask_frame(labels):

@@ -151,6 +151,14 @@ WEIGHT_CASES: dict[str, Case] = {
     "infinite weight": Case(DataError, "weight", PLAIN, numbers, weights(np.inf)),
     "text as weights": Case(DataError, "weight", PLAIN, numbers, weights(TEXT)),
     "no weight at all": Case(DataError, "weight", PLAIN, numbers, {"sample_weight": np.zeros(ROWS)}),
+    "a weight of no column": Case(DataError, "'w'", PLAIN, numbers, {"sample_weight": "w"}),
+    "a weight by name where columns have none": Case(
+        ConfigurationError, "sample_weight", PLAIN, lambda: numbers().to_numpy(), {"sample_weight": "x1"}
+    ),
+    "a weight that is modelled": Case(
+        ConfigurationError, "'age'", lambda: mixture(gaussian=["spend", "age"]), good, {"sample_weight": "age"}
+    ),
+    "a weight and nothing else": Case(EITHER, "column", PLAIN, lambda: numbers()[["age"]], {"sample_weight": "age"}),
     "too few weights": Case(EITHER, "weight", PLAIN, numbers, {"sample_weight": np.ones(ROWS - 1)}),
 }
 

@@ -285,6 +285,29 @@ def test_weights_of_every_kind(name: str) -> None:
         assert_same_fit(fit(name, X, init=LABELS, sample_weight=weight), expected)
 
 
+@pytest.mark.parametrize("kind", ["pandas", "Arrow", "Dask", "path"])
+@every_model
+def test_a_weight_may_be_a_column_of_the_table(name: str, kind: str, tmp_path: Path) -> None:
+    X = table(name)
+    X.assign(w=REPEATS).to_parquet(tmp_path / "rows.parquet", index=False)
+    make: dict[str, Callable[[], Any]] = {
+        "pandas": lambda: X.assign(w=REPEATS),
+        "Arrow": lambda: pa.Table.from_pandas(X.assign(w=REPEATS), preserve_index=False),
+        "Dask": lambda: dd.from_pandas(X.assign(w=REPEATS), npartitions=2, sort=False),
+        "path": lambda: tmp_path / "rows.parquet",
+    }
+    model, expected = fit(name, make[kind](), sample_weight="w"), fit(name, X, sample_weight=REPEATS)
+    assert_same_fit(model, expected)
+    assert list(model.feature_names_in_) == list(X.columns)
+    assert model.n_features_in_ == X.shape[1]
+    for scored in (make[kind](), X):
+        found = model.predict(scored)
+        found = found.compute(scheduler="sync") if dask.is_dask_collection(found) else found
+        assert (np.asarray(found) == expected.predict(X).to_numpy()).all()
+    assert model.score(make[kind](), sample_weight="w") == pytest.approx(expected.score(X, sample_weight=REPEATS))
+    assert model.score(make[kind]()) == pytest.approx(expected.score(X))
+
+
 # --- order and chance --------------------------------------------------------------------------------------------
 
 

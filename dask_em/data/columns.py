@@ -21,9 +21,11 @@ TRANSFORMS = ("log", "log1p", "asinh")
 
 
 def plain(column: pa.ChunkedArray) -> pa.Array:
-    """One contiguous array, dictionaries decoded."""
-    if pa.types.is_dictionary(column.type):
+    """One contiguous array, dictionaries decoded and text in the one type that every function takes."""
+    if pa.types.is_dictionary(column.type) and not isinstance(column.type.value_type, pa.BaseExtensionType):
         column = column.cast(column.type.value_type)
+    if pa.types.is_string_view(column.type):
+        column = column.cast(pa.large_string())
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     return pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array
 
@@ -43,7 +45,8 @@ def numeric(table: pa.Table, name: str) -> NDArray[np.float64]:
     """
     array = plain(table.column(name))
     kind = array.type
-    if pa.types.is_null(kind):
+    if array.null_count == len(array):
+        # What nobody filled in has the type of whatever wrote it.
         return np.full(len(array), np.nan)
     if not (
         pa.types.is_integer(kind)
@@ -115,26 +118,35 @@ def undo(values: NDArray[np.float64], how: str | None) -> NDArray[np.float64]:
 
 
 def category(table: pa.Table, name: str) -> pa.Array:
-    """A column of categories as text, booleans or 64-bit integers, null where missing."""
+    """A column of categories as text, booleans or 64-bit integers, null where missing; of the null type where all are missing.
+
+    Raises
+    ------
+    DataError
+        The column is of another type, or holds numbers that are not integers.
+    """
     array = plain(table.column(name))
     kind = array.type
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return pc.cast(array, pa.large_string())
-    if pa.types.is_boolean(kind) or pa.types.is_null(kind):
-        return array
-    if pa.types.is_integer(kind):
-        return pc.cast(array, pa.int64())
     if pa.types.is_floating(kind):
-        # Integers with holes arrive as floats from pandas.
         array = pc.if_else(pc.is_nan(array), pa.scalar(None, kind), array)
-        try:
-            return pc.cast(array, pa.int64())
-        except pa.ArrowInvalid:
-            raise DataError(
-                f"column {name!r} holds fractional numbers, which are not categories: cut it into classes, "
-                "or use it as a gaussian column"
-            ) from None
-    raise DataError(f"column {name!r} cannot be a category (its type is {kind}): convert it to text or integers")
+    if array.null_count == len(array):
+        return pa.nulls(len(array))
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return pc.cast(array, pa.large_string())
+    if pa.types.is_boolean(kind):
+        return array
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        raise DataError(f"column {name!r} cannot be a category (its type is {kind}): convert it to text or integers")
+    try:
+        # Integers with holes arrive as floats from pandas.
+        return pc.cast(array, pa.int64())
+    except pa.ArrowInvalid:
+        raise DataError(
+            f"column {name!r} holds integers larger than 64 bits with a sign hold: convert it to text"
+            if pa.types.is_integer(kind)
+            else f"column {name!r} holds fractional or very large numbers, which are not categories: cut it into classes, "
+            "or use it as a gaussian column"
+        ) from None
 
 
 def row_hash(columns: list[NDArray[np.uint64]], n: int) -> NDArray[np.uint64]:

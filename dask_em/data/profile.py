@@ -222,13 +222,13 @@ def _levels(name: str, array: pa.Array, weight: NDArray[np.float64]) -> tuple[di
 
 
 def _merge_levels(name: str, a: dict[Level, float], b: dict[Level, float]) -> dict[Level, float]:
+    if len({type(level) for level in (*a, *b)}) > 1:
+        raise DataError(f"column {name!r} has different types in different parts of the table: give it one type")
     merged = dict(a)
     for level, weight in b.items():
         merged[level] = merged.get(level, 0.0) + weight
     if len(merged) > MAX_LEVELS:
         raise _too_many(name)
-    if len({type(level) for level in merged}) > 1:
-        raise DataError(f"column {name!r} has different types in different parts of the table: give it one type")
     return merged
 
 

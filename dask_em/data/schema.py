@@ -76,12 +76,22 @@ class Design:
         return (*self.gaussian, *self.categorical, *self.poisson, *(s for s, _ in self.binomial))
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """Every column that has to be read, each once."""
+    def categories(self) -> tuple[str, ...]:
+        """Every column that is read as levels."""
+        return (*self.categorical, *(name for name, _ in self.ordered))
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Every column that is read as numbers."""
         trials = (t for _, t in self.binomial if isinstance(t, str))
         extra = (c for c in (self.weight, self.labels) if c is not None)
+        return (*self.numbers, *self.poisson, *(s for s, _ in self.binomial), *trials, *extra)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Every column that has to be read, each once."""
         conditions = (c for _, condition in self.universe for c in columns_of(condition))
-        return tuple(dict.fromkeys((*self.features, *trials, *extra, *conditions)))
+        return tuple(dict.fromkeys((*self.features, *self.measures, *conditions)))
 
     def transform(self, name: str) -> str | None:
         return dict(self.transforms).get(name)

@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from dask_em import fitting
 from dask_em.data.profile import weighted_rows
+from dask_em.data.reading import read_rows
 from dask_em.data.schema import Design, Schema
 from dask_em.data.sources import Source, positions
 from dask_em.em import seeding
@@ -339,7 +340,7 @@ def _density(model: FittedMixture, table: pa.Table) -> NDArray[np.float64]:
 
 def _weighted_density(model: FittedMixture, weight: str | None, piece: Any) -> NDArray[np.float64]:
     design = replace(model.schema.design, weight=weight, labels=None)
-    table, weights = weighted_rows(piece.read(design.columns), design)
+    table, weights = weighted_rows(read_rows(piece, design), design)
     return np.array([weights @ model.score(table)[1], weights.sum()])
 
 

@@ -32,6 +32,9 @@ LOG_TINY = float(np.log(1e-300))
 COLLAPSED_VARIANCE = 1e-20
 """A variance below this share of the column's own variance (a standard deviation of 1e-10) is a point, not a cloud."""
 
+HIDDEN = 2.0**-43
+"""Share of a sum of squares about 0 that rounding may add or take, with a margin: a smaller scatter about the mean is not known from it."""
+
 
 @dataclass(frozen=True)
 class Params:

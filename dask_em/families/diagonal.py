@@ -10,13 +10,13 @@ EII one in all; the last two hold in the user's units, so their sums are multipl
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dask_em.families.base import COLLAPSED_VARIANCE, Array, Mask, Params, Plain, Plan, per_candidate, ratio
+from dask_em.families.base import COLLAPSED_VARIANCE, HIDDEN, Array, Mask, Params, Plain, Plan, per_candidate, ratio
 
 EXPANDED_LIMIT = 1e6
 """Mean square over variance beyond which x²/v - 2xμ/v + μ²/v loses more than 1e-9 of the score."""
@@ -77,19 +77,28 @@ class DiagonalGaussian(Plain):
 
     def m_step(self, stats: Array, params: DiagonalParams, sizes: Sequence[int]) -> DiagonalParams:
         n, x, xx = np.split(stats, 3, axis=1)
-        origin = np.zeros_like(params.means)
-        for k, mean in self._origins(params).items():
-            origin[k] = mean
+        origin, hidden = np.zeros_like(params.means), HIDDEN * xx
+        about_own = self._origins(params)
+        for k, mean in about_own.items():
+            origin[k], hidden[k] = mean, 0.0
         shift = ratio(x, n, params.means - origin)
         scatter = np.maximum(xx - n * shift**2, 0.0) + self.prior * self._prior_variance(sizes)
         n = n + self.prior
         if self.model != "VVI":
             square = np.asarray(self.scale) ** 2
-            scatter, n = (scatter * square).sum(axis=1, keepdims=True), n.sum(axis=1, keepdims=True)
+            scatter, hidden = ((own * square).sum(axis=1, keepdims=True) for own in (scatter, hidden))
+            n = n.sum(axis=1, keepdims=True)
             if self.model == "EII":
-                scatter, n = per_candidate(scatter, sizes), per_candidate(n, sizes)
-            scatter, n = scatter / square, np.broadcast_to(n, (len(n), self.n_columns))
-        return DiagonalParams(origin + shift, ratio(scatter, n, params.variances))
+                scatter, hidden, n = (per_candidate(own, sizes) for own in (scatter, hidden, n))
+            scatter, hidden, n = scatter / square, hidden / square, np.broadcast_to(n, (len(n), self.n_columns))
+        new = DiagonalParams(origin + shift, ratio(scatter, n, params.variances))
+        # As in the full covariance: what has lost digits gets them back in the next step, about its own mean.
+        wide = replace(new, variances=new.variances + ratio(hidden, n, np.zeros_like(hidden)))
+        lost = np.zeros(len(n))
+        lost[list(self._origins(wide).keys() - about_own.keys())] = 1.0
+        if self.model == "EII":
+            lost = per_candidate(lost, sizes)
+        return replace(new, variances=np.where(lost[:, None] > 0, wide.variances, new.variances))
 
     def _prior_variance(self, sizes: Sequence[int]) -> Array:
         """S0 = column variance / k^(2/d), Fraley and Raftery (2007); the column variance is 1 here."""

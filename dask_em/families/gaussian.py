@@ -15,14 +15,14 @@ A pattern with nothing observed tells nothing of this distribution and is left o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dask_em.families.base import COLLAPSED_VARIANCE, Array, Mask, Params, Plan, per_candidate, ratio
+from dask_em.families.base import COLLAPSED_VARIANCE, HIDDEN, Array, Mask, Params, Plan, per_candidate, ratio
 from dask_em.kernels import precisions
 
 EXPANDED_LIMIT = 1e6
@@ -162,15 +162,34 @@ class Gaussian:
         scatter = np.empty((len(stats), d, d))
         scatter[:, i, j] = scatter[:, j, i] = stats[:, d + 1 :]
         origin = np.zeros_like(params.means)
-        for k, mean in self._origins(params).items():
-            origin[k] = mean
+        hidden = HIDDEN * np.diagonal(scatter, axis1=1, axis2=2)
+        about_own = self._origins(params)
+        for k, mean in about_own.items():
+            origin[k], hidden[k] = mean, 0.0
         shift = ratio(x, n, params.means - origin)
         scatter -= n[:, :, None] * shift[:, :, None] * shift[:, None, :]
         scatter += self.prior * self._prior_covariance(sizes)
         n = n + self.prior
         if self.model == "EEE":
-            scatter, n = per_candidate(scatter, sizes), per_candidate(n, sizes)
-        return GaussianParams(origin + shift, ratio(scatter, n[:, :, None], params.covariances))
+            scatter, hidden, n = (per_candidate(own, sizes) for own in (scatter, hidden, n))
+        new = GaussianParams(origin + shift, ratio(scatter, n[:, :, None], params.covariances))
+        about_zero = np.setdiff1d(np.arange(len(n)), list(about_own))
+        return self._widened(new, ratio(hidden, n, np.zeros_like(hidden)), about_zero, sizes)
+
+    def _widened(
+        self, params: GaussianParams, hidden: Array, about_zero: NDArray[np.intp], sizes: Sequence[int]
+    ) -> GaussianParams:
+        """Add what rounding may hide of the variances, (K, d), to components whose sums about 0 lost too many digits.
+
+        Such a component has an origin from here on, so the next step sees its true covariance, or that it has none.
+        """
+        wide = params.covariances.copy()
+        wide[about_zero] += (hidden[about_zero] + COLLAPSED_VARIANCE)[:, :, None] * np.eye(self.n_columns)
+        lost = np.zeros(len(wide))
+        lost[about_zero[list(self._origins(GaussianParams(params.means[about_zero], wide[about_zero])))]] = 1.0
+        if self.model == "EEE":
+            lost = per_candidate(lost, sizes)
+        return replace(params, covariances=np.where(lost[:, None, None] > 0, wide, params.covariances))
 
     def _prior_covariance(self, sizes: Sequence[int]) -> Array:
         """S0 = diag(column variances) / k^(2/d), Fraley and Raftery (2007); the column variances are 1 here."""

@@ -175,7 +175,9 @@ def _identity(value: Any) -> Any:
 
 
 def _profile_piece(design: Design, piece: Any) -> Profile:
-    return profile(read_rows(piece, design), design)
+    # A spread beyond what a float can hold is refused later, with the name of its column.
+    with np.errstate(over="ignore"):
+        return profile(read_rows(piece, design), design)
 
 
 def _encode(
@@ -214,6 +216,10 @@ def check_table(found: Profile | None, design: Design, k: int) -> None:
             raise DataError(f"column {name!r} has no observed cell: leave it out of the model")
         if design.levels(name) is not None and sum(w > 0 for w in found.levels[name].values()) < 2:
             raise DataError(f"column {name!r} has one level only: it tells nothing, so leave it out of the model")
+        if moments is not None and not np.isfinite(moments.deviation):
+            raise DataError(
+                f"column {name!r} holds values too large to square: divide it by a power of ten, or transform it"
+            )
         if name in design.gaussian and moments is not None and not moments.deviation > abs(moments.mean) * 1e-15:
             raise DataError(f"column {name!r} is constant over {n}: it tells nothing, so leave it out of the model")
 

@@ -10,7 +10,7 @@ has. The module knows nothing of loops, tables or clusters.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import pairwise
 from operator import add
@@ -25,6 +25,9 @@ from dask_em.scan import Block, PatternSums, Scorer, Sums, Tile, softmax
 
 PLAN_BYTES = 1 << 26
 """Natural parameters, or sums, by pattern held at once; where the patterns need more, blocks lift their own, in slices."""
+
+REACH = 1e100
+"""Values of scored rows count at most this much: so far out their order no longer matters, but their squares have to stay finite."""
 
 COLLAPSED_SHARE = 1e-12
 """A component with a smaller share of the rows is gone."""
@@ -164,6 +167,8 @@ class Mixture:
 
     def posterior(self, parameters: Parameters, block: Block) -> tuple[Array, Array]:
         """Responsibilities (k, n) and log densities (n,) of a block's rows under one candidate."""
+        near = tuple(np.clip(v, -REACH, REACH) if v.dtype.kind == "f" else v for v in block.values)
+        block = replace(block, values=near)
         responsibilities = np.empty((len(parameters.weights), block.n_rows))
         log_density = np.empty(block.n_rows)
         for own in self.slices(parameters, len(block.observed)):

@@ -42,3 +42,18 @@ def given_array(name: str, value: Any, shape: tuple[int, ...]) -> NDArray[np.flo
     if not np.isfinite(array).all():
         raise ConfigurationError(f"{name} must be finite")
     return array
+
+
+def checked_labels(labels: Any, k: int) -> NDArray[np.int64]:
+    """Starting labels of some rows."""
+    array = np.asarray(labels)
+    if len(array) and (array.dtype.kind not in "iub" or array.min() < 0 or array.max() >= k):
+        raise wrong_labels()
+    return array.astype(np.int64)
+
+
+def wrong_labels() -> ConfigurationError:
+    return ConfigurationError(
+        "init labels must be integers from 0 to n_components - 1, one a row, and each component needs at least one row "
+        "(init may also be 'kmeans++' or 'random')"
+    )

@@ -120,9 +120,7 @@ class BaseMixture(DensityMixin, BaseEstimator):
         labels = self._labels()
         design = self._design(names)
         columns = (*design.columns, sample_weight) if isinstance(sample_weight, str) else design.columns
-        source, weight, label_column = to_source(X, columns, sample_weight, labels)
-        if labels is not None:
-            self._check_labels(labels)
+        source, weight, label_column = to_source(X, columns, sample_weight, labels, n_labels=self.n_components)
         settings = self.fit_settings()
         design = replace(design, weight=weight, labels=label_column)
         with open_executor(self.executor, lazy_table=is_dask_frame(X)) as executor:
@@ -191,15 +189,6 @@ class BaseMixture(DensityMixin, BaseEstimator):
                 "give the columns that were fitted"
             )
         return renamed(X, positions(len(names)) if fitted is None else fitted)
-
-    def _check_labels(self, labels: Any) -> None:
-        if is_dask_frame(labels):
-            return
-        array = np.asarray(labels)
-        if array.dtype.kind in "iub" and set(np.unique(array).tolist()) != set(range(self.n_components)):
-            raise ConfigurationError(
-                "init labels must be integers from 0 to n_components - 1, and each component needs at least one row"
-            )
 
     def _has_given(self) -> bool:
         return any(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from dask_em.data.sources import FramePiece, Source, open_source, with_columns
 from dask_em.data.sources import renamed as renamed_source
 from dask_em.errors import ConfigurationError, DataError
+from dask_em.estimators.arguments import checked_labels, wrong_labels
 from dask_em.execution.base import Executor
 from dask_em.execution.choose import is_dask_frame
 
@@ -32,11 +33,12 @@ def opened(X: Any) -> Any:
 
 
 def to_source(
-    X: Any, columns: tuple[str, ...] | None, weight: Any, labels: Any
+    X: Any, columns: tuple[str, ...] | None, weight: Any, labels: Any, *, n_labels: int = 0
 ) -> tuple[Source, str | None, str | None]:
     """Open a table with its row weights and starting labels.
 
     Weights and labels are the name of a column, or one entry a row: a Dask series for a Dask dataframe, anything else for a table in memory.
+    Labels must be integers from 0 to `n_labels` - 1, and those of a table in memory must all occur.
 
     Returns
     -------
@@ -50,16 +52,16 @@ def to_source(
     if labels is not None:
         extra[LABELS], labels_name = labels, LABELS
     if is_dask_frame(X):
-        source = _dask_source(X, columns, extra)
+        source = _dask_source(X, columns, extra, n_labels)
     else:
         source = open_source(X)
         if extra:
-            source = with_columns(source, **{name: _vector(v, source, name) for name, v in extra.items()})
+            source = with_columns(source, **{name: _vector(v, source, name, n_labels) for name, v in extra.items()})
     return source, weight_name, labels_name
 
 
-def _dask_source(X: Any, columns: tuple[str, ...] | None, extra: dict[str, Any]) -> Source:
-    from dask_em.execution.dask import frame_pieces
+def _dask_source(X: Any, columns: tuple[str, ...] | None, extra: dict[str, Any], n_labels: int) -> Source:
+    from dask_em.execution.dask import frame_pieces, map_frame
 
     frame = _dask_table(X)
     for name, values in extra.items():
@@ -67,6 +69,8 @@ def _dask_source(X: Any, columns: tuple[str, ...] | None, extra: dict[str, Any])
             raise ConfigurationError(
                 "weights and labels of a Dask dataframe must be a Dask series with the same partitions, or the name of a column"
             )
+        if name == LABELS:
+            values = map_frame(values, partial(_labels_of_part, n_labels), pd.Series(dtype=np.int64))
         frame = frame.assign(**{name: values})
     names = tuple(str(c) for c in frame.columns)
     if columns is not None:
@@ -75,18 +79,29 @@ def _dask_source(X: Any, columns: tuple[str, ...] | None, extra: dict[str, Any])
     return Source(names, frame_pieces(frame, partial(FramePiece, names=names)))
 
 
-def _vector(values: Any, source: Source, name: str) -> NDArray[Any]:
+def _labels_of_part(n_labels: int, values: pd.Series) -> pd.Series:
+    return pd.Series(checked_labels(values, n_labels), index=values.index)
+
+
+def _vector(values: Any, source: Source, name: str, n_labels: int) -> NDArray[Any]:
     """One number for each row of a table in memory."""
     what = "sample_weight" if name == WEIGHT else "init"
     array = np.asarray(values)
     if array.ndim != 1:
         raise ConfigurationError(f"{what} must be one-dimensional: give one entry a row")
     if source.n_rows is None:
-        raise ConfigurationError(f"{what} of a table in files must be given as the name of one of its columns")
+        raise ConfigurationError(
+            "sample_weight of a table in files must be given as the name of one of its columns"
+            if name == WEIGHT
+            else "init labels go with a table in memory or a Dask dataframe: read the files into one and give that"
+        )
     if len(array) != source.n_rows:
         raise ConfigurationError(f"{what} has {len(array)} entries for {source.n_rows} rows: give one entry a row")
-    if name == LABELS and array.dtype.kind not in "iub":
-        raise ConfigurationError("init must be 'kmeans++', 'random', or integer labels from 0 to n_components - 1")
+    if name == LABELS:
+        labels = checked_labels(array, n_labels)
+        if len(np.unique(labels)) != n_labels:
+            raise wrong_labels()
+        return labels
     if array.dtype.kind not in "iufb":
         raise DataError(f"{what} is not numeric: give numbers that are 0 or more")
     return array

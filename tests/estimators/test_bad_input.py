@@ -225,6 +225,15 @@ ARGUMENT_CASES: dict[str, Case] = {
     ),
 }
 
+BAD_LABELS: dict[str, Any] = {
+    "negative": LABELS - 1,
+    "too large": LABELS * 2,
+    "fractional": LABELS + 0.5,
+    "missing": np.where(LABELS, 1.0, np.nan),
+    "missing, as pandas has it": pd.array([None, *LABELS[1:]], dtype="Int64"),
+    "text": np.where(LABELS, TEXT, "other"),
+}
+
 CASES = {**DATA_CASES, **WEIGHT_CASES, **ARGUMENT_CASES}
 
 
@@ -277,6 +286,32 @@ def test_fit_refuses_the_same_in_a_dask_frame(name: str, capfd: pytest.CaptureFi
     case = DATA_CASES[name]
     X = dd.from_pandas(case.X(), npartitions=3, sort=False)
     expect(case.error, case.names, lambda: case.model().fit(X), capfd)
+
+
+@pytest.mark.parametrize("kind", ["pandas", "Dask"])
+@pytest.mark.parametrize("name", BAD_LABELS)
+def test_fit_refuses_labels_wherever_they_are(name: str, kind: str, capfd: pytest.CaptureFixture[str]) -> None:
+    X: Any = numbers()
+    labels: Any = pd.Series(BAD_LABELS[name], index=X.index)
+    if kind == "Dask":
+        X, labels = (dd.from_pandas(part, npartitions=3, sort=False) for part in (X, labels))
+    expect(ConfigurationError, "init .*integer", lambda: GaussianMixture(2, init=labels).fit(X), capfd)
+
+
+@pytest.mark.parametrize("given", ["labels", "weights"])
+def test_vectors_beside_a_file_are_refused_with_what_works(
+    given: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    numbers().assign(w=1.0).to_parquet(tmp_path / "people.parquet", index=False)
+    X = tmp_path / "people.parquet"
+    if given == "labels":
+        names = "init .*a table in memory"
+        expect(ConfigurationError, names, lambda: GaussianMixture(2, init=LABELS).fit(X), capfd)
+        GaussianMixture(2, init=LABELS).fit(pd.read_parquet(X))
+    else:
+        names = "sample_weight .*name of one of its columns"
+        expect(ConfigurationError, names, lambda: PLAIN().fit(X, sample_weight=np.ones(ROWS)), capfd)
+        PLAIN().fit(X, sample_weight="w")
 
 
 @pytest.mark.parametrize("shape", [(0, 2), (5, 0)])

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from scipy.linalg import eigh
 
 from dask_em import fitting
 from dask_em.data.gather import NO_REPLICATES, Bootstrap, Gathered, gather, provisional
@@ -22,6 +23,7 @@ from dask_em.em import loop
 from dask_em.em.stopping import Verdict
 from dask_em.errors import ConfigurationError, ConvergenceWarning, DataError
 from dask_em.execution.base import Executor
+from dask_em.execution.threads import single_blas
 from dask_em.families import Gaussian
 from dask_em.families.base import Array
 from dask_em.families.gaussian import GaussianParams
@@ -35,6 +37,9 @@ FAR = 100.0
 
 NEWTON_COLUMNS = 40
 """Columns up to which the information matrix, of d^4 / 4 entries, is cheaper than the EM steps that it saves."""
+
+SEEN = 0.02
+"""Share of the information on a direction that must be observed for a Newton step along it."""
 
 COLLINEAR = 1e-10
 """Smallest eigenvalue of a correlation matrix that is nothing but rounding."""
@@ -113,15 +118,10 @@ def fit(
     assert found.sums is not None
     sums = found.sums.standardised(mean, deviation)
     family = make_family(prior, deviation)
-    start = family.margin(sums.sums.shape[1])
-    first = em(family, sums.under(slice(0, 1)), GaussianParams(start.means[:1], start.covariances[:1]), tol, max_iter)[
-        0
-    ]
-    candidates = [first]
-    if first.parameters is not None and bootstrap.n_replicates:
-        near = start_near(family, sums, first.parameters.parts[0])
-        candidates += em(family, sums.under(slice(1, None)), near, tol, max_iter)
-    result = NormalFit(schema, family, tuple(candidates), sums.under(slice(0, 1)), found.rows, found.weight, n_scans)
+    # Thousands of small products: a second BLAS thread would only stand in the way.
+    with single_blas():
+        candidates = _fit_all(family, sums, bootstrap, tol, max_iter)
+    result = NormalFit(schema, family, candidates, sums.under(slice(0, 1)), found.rows, found.weight, n_scans)
     _judge(result)
     return result
 
@@ -135,11 +135,23 @@ def make_family(prior: Prior, scale: Array) -> Gaussian:
     return Gaussian("VVV", len(scale), *pseudo_rows(prior, scale))
 
 
+def _fit_all(
+    family: Gaussian, sums: NormalSums, bootstrap: Bootstrap, tol: float, max_iter: int
+) -> tuple[loop.Candidate, ...]:
+    """The fit to the row weights, and from there those to the bootstrap replicates."""
+    candidates = em(family, sums.under(slice(0, 1)), family.margin(1), tol, max_iter)
+    own = candidates[0].parameters
+    if own is not None and bootstrap.n_replicates:
+        near = start_near(family, sums, own.parts[0])
+        candidates += em(family, sums.under(slice(1, None)), near, tol, max_iter)
+    return candidates
+
+
 def start_near(family: Gaussian, sums: NormalSums, params: GaussianParams) -> GaussianParams:
     """Where the bootstrap replicates start: one Newton step from the fit to the table itself, where they end but for sampling error.
 
-    An EM step moves by M(θ) - θ = I_complete⁻¹ score, so Newton's moves by I_observed⁻¹ I_complete times as far (Louis 1982). Where that leads
-    nowhere the EM step itself is taken.
+    An EM step moves by M(θ) - θ = I_complete⁻¹ score; in a direction of which the share s of the information is observed Newton's step is 1 / s times as
+    long (Louis 1982). Directions of which next to nothing is observed are left to EM: there the likelihood is flat, and no quadratic.
     """
     d, m = family.n_columns, sums.sums.shape[1] - 1
     here = GaussianParams(np.repeat(params.means, m, axis=0), np.repeat(params.covariances, m, axis=0))
@@ -152,10 +164,9 @@ def start_near(family: Gaussian, sums: NormalSums, params: GaussianParams) -> Ga
     i, j = np.triu_indices(d)
     step = np.concatenate([moved.means - here.means, (moved.covariances - here.covariances)[:, i, j]], axis=1)
     known = information(sums.under(slice(0, 1)), params, family)
-    try:
-        newton = np.linalg.solve(known.observed, known.complete @ step.T).T
-    except np.linalg.LinAlgError:
-        return moved
+    share, directions = eigh(known.observed, known.complete)
+    stretch = np.where(share > SEEN, 1.0 / np.maximum(share, SEEN), 1.0)
+    newton = ((step @ known.complete @ directions) * stretch) @ directions.T
     covariances = here.covariances.copy()
     covariances[:, i, j] += newton[:, d:]
     covariances[:, j, i] = covariances[:, i, j]

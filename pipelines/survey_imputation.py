@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from dask_em import Imputer, save
@@ -117,20 +116,12 @@ def true_means(survey: Survey) -> pd.DataFrame:
         raise DataError(
             "truth: the file of true means cannot be read: generate the survey again, or leave truth out"
         ) from None
-    rows = [
-        {"column": "income", "group": group, "method": "truth", "estimate": value} for group, value in groups.items()
-    ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame([{"column": "income", "group": group, "truth": value} for group, value in groups.items()])
 
 
 def with_truth(pooled: pd.DataFrame, truth: pd.DataFrame | None) -> pd.DataFrame:
     """Pooled means with the true ones beside them."""
-    if truth is None or pooled.empty:
-        return pooled
-    truth = truth.assign(low=np.nan, high=np.nan)
-    return pd.concat([pooled, truth], ignore_index=True).sort_values(
-        ["column", "group"], kind="stable", ignore_index=True
-    )
+    return pooled if truth is None or pooled.empty else pooled.merge(truth, on=["column", "group"], how="left")
 
 
 def _settings(survey: Survey) -> dict[str, Any]:

@@ -101,6 +101,9 @@ class GroupSums:
             for name in self.columns:
                 if len(draws) > 1:
                     found = [self._mean((i, group, name)) for i in draws if (i, group, name) in self.sums]
+                    found = [f for f in found if np.isfinite(f[1])]
+                    if len(found) < 2:
+                        continue  # a group of one row has no variance
                     own = pool([f[0] for f in found], [f[1] for f in found], n=found[0][2], k=1)
                     low, high = own.interval(level)
                     rows.append(_row(name, group, "imputed", found[0][2], own.estimate, own.total, low, high, own.fmi))

@@ -32,7 +32,7 @@ from dask_em.imputation.roles import Roles
 from dask_em.mixture import Mixture, Parameters
 from dask_em.model import FittedMixture
 
-FORMAT = 2
+FORMAT = 3
 
 FAMILIES: dict[str, tuple[Any, Any]] = {
     "gaussian": (Gaussian, GaussianParams),

@@ -23,7 +23,7 @@ from dask_em.data.columns import cut_points, normal_scores
 from dask_em.data.encode import encode_fit, encode_sample
 from dask_em.data.gather import NO_REPLICATES, Bootstrap
 from dask_em.data.keys import row_keys
-from dask_em.data.profile import Moments, Profile, profile, trials_of
+from dask_em.data.profile import Moments, Profile, binomial, profile, trials_of
 from dask_em.data.reading import read_rows
 from dask_em.data.schema import Design, Schema
 from dask_em.data.sources import Source
@@ -32,6 +32,7 @@ from dask_em.em.stopping import Verdict
 from dask_em.errors import ConfigurationError, ConvergenceWarning, DataError
 from dask_em.execution.base import Executor, Unit, make_units
 from dask_em.families import Binomial, Categorical, DiagonalGaussian, Family, Gaussian, Poisson
+from dask_em.families.binomial import typical_trials
 from dask_em.mixture import Mixture, Parameters
 from dask_em.model import FittedMixture
 from dask_em.priors import WEAK, Prior, check_prior, pseudo_rows
@@ -273,13 +274,24 @@ def make_mixture(schema: Schema, found: Profile, settings: Settings) -> Mixture:
             else 0.5
             for name, _ in design.binomial
         )
-        families.append(Binomial(margins, prior, settings.missing))
+        families.append(Binomial(margins, prior, settings.missing, _trials(found, design)))
     patterns = (
         found.masks(len(design.gaussian))
         if design.gaussian and design.pattern
         else np.ones((1, len(design.gaussian)), bool)
     )
     return Mixture(tuple(families), patterns, settings.fix_weights)
+
+
+def _trials(found: Profile, design: Design) -> tuple[tuple[tuple[int, ...], int], ...]:
+    """The trials of typical rows, of those where all are known; where there is no such row, a hole counts as the mean."""
+    means = np.array([[found.moments[trials_of(name)].mean] for name, _ in design.binomial])
+    trials = np.stack([binomial(found.sample, name, n)[1] for name, n in design.binomial])
+    weight = found.sample.column("#weight").to_numpy()
+    known = ~np.isnan(trials).any(axis=0)
+    if not known.any():
+        return typical_trials(np.where(np.isnan(trials), np.round(means), trials), weight)
+    return typical_trials(trials[:, known], weight[known])
 
 
 def covariance_model(name: str) -> str:

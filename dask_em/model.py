@@ -105,21 +105,19 @@ class FittedMixture:
         return None if own is None else own.probabilities
 
     def sample(self, n: int, rng: np.random.Generator) -> tuple[dict[str, Any], NDArray[np.int64]]:
-        """Draw n rows: columns in the user's units, and the component of each row."""
+        """Draw n rows: columns in the user's units, trials as in the fitted table, and the component of each row."""
         components = np.sort(
             rng.choice(self.n_components, size=n, p=self.parameters.weights / self.parameters.weights.sum())
         )
         design = self.schema.design
         out: dict[str, Any] = {}
         for family, own in zip(self.mixture.families, self.parameters.parts):
-            if isinstance(family, Binomial):
-                trials = np.tile([[t if isinstance(t, int) else 1] for _, t in design.binomial], n)
-                values = family.draw_given_trials(own, components, trials, rng)
-                out |= {name: v for (name, _), v in zip(design.binomial, values)}
-                out |= {t: v for (_, t), v in zip(design.binomial, values[len(trials) :]) if isinstance(t, str)}
-                continue
             values = family.draw(own, components, rng)
-            if isinstance(family, Categorical):
+            if isinstance(family, Binomial):
+                successes, trials = np.split(values, 2)
+                out |= {name: v for (name, _), v in zip(design.binomial, successes)}
+                out |= {t: v for (_, t), v in zip(design.binomial, trials) if isinstance(t, str)}
+            elif isinstance(family, Categorical):
                 out |= {
                     name: np.array(levels, dtype=object)[codes]
                     for name, levels, codes in zip(design.categorical, self.schema.levels, values)

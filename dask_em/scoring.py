@@ -56,8 +56,11 @@ class Scorer:
 
     def _thresholds(self, table: pa.Table) -> NDArray[np.float64]:
         """For every row, the low quantile of the log densities of rows drawn from the model and observed alike."""
-        features = self.model.schema.design.features
-        seen = np.stack([~missing_cells(table.column(name)) for name in features])
+        design = self.model.schema.design
+        features, trials = design.features, dict(design.binomial)
+        # A cell of successes tells nothing without its trials.
+        needs = [[name, str(trials[name])] if isinstance(trials.get(name), str) else [name] for name in features]
+        seen = np.stack([~np.any([missing_cells(table.column(own)) for own in both], axis=0) for both in needs])
         patterns, which = pattern_groups(seen)
         drawn, _ = self.model.sample(SIMULATED_ROWS, np.random.default_rng(0))
         simulated = pa.table({name: pa.array(values) for name, values in drawn.items()})

@@ -20,6 +20,9 @@ from numpy.typing import NDArray
 
 from dask_em.families.base import Array, Mask, Params, Plain, Plan, log_floored, ratio
 
+TYPICAL_ROWS = 1024
+"""Rows whose numbers of trials stand for those of the table when rows are drawn."""
+
 
 @dataclass(frozen=True)
 class BinomialParams(Params):
@@ -30,11 +33,15 @@ class BinomialParams(Params):
 
 @dataclass(frozen=True)
 class Binomial(Plain):
-    """Settings: overall success share of each column, the prior's pseudo-trials, and what a missing cell means."""
+    """Settings: overall success share of each column, the prior's pseudo-trials, what a missing cell means, and `typical_trials`.
+
+    The trials are no part of the model; drawn rows have those of the table.
+    """
 
     margins: tuple[float, ...]
     prior: float = 0.0
     missing: Literal["ignored", "expected"] = "ignored"
+    trials: tuple[tuple[tuple[int, ...], int], ...] = ()
 
     @property
     def n_columns(self) -> int:
@@ -103,14 +110,16 @@ class Binomial(Plain):
         return np.where(both, difference, 0.0).__pow__(2).sum(axis=1), both.sum(axis=1, dtype=np.float64)
 
     def draw(self, params: BinomialParams, components: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:
-        raise AssertionError("drawing needs the trials: use draw_given_trials")
-
-    def draw_given_trials(
-        self,
-        params: BinomialParams,
-        components: NDArray[np.int64],
-        trials: NDArray[np.int64],
-        rng: np.random.Generator,
-    ) -> NDArray[Any]:
-        """Draw successes for (d, n) trials and return them above the trials."""
+        rows, times = np.array([row for row, _ in self.trials]), np.array([n for _, n in self.trials])
+        trials = rows[rng.choice(len(rows), size=len(components), p=times / times.sum())].T
         return np.concatenate([rng.binomial(trials, params.probabilities[components].T), trials]).astype(np.float64)
+
+
+def typical_trials(trials: Array, weight: Array) -> tuple[tuple[tuple[int, ...], int], ...]:
+    """Rows of a (d, n) table of trials at even steps of weight through their lexicographic order, with how often each comes up."""
+    order = np.lexsort(trials[::-1])
+    cumulative = np.cumsum(weight[order])
+    steps = (np.arange(TYPICAL_ROWS) + 0.5) / TYPICAL_ROWS * cumulative[-1]
+    chosen = trials[:, order[np.searchsorted(cumulative, steps)]].astype(np.int64)
+    rows, times = np.unique(chosen.T, axis=0, return_counts=True)
+    return tuple((tuple(row), n) for row, n in zip(rows.tolist(), times.tolist()))

@@ -1,0 +1,64 @@
+"""Scored tables: outliers are judged against rows that the model itself generates, and keys name every row once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import dask_em
+from dask_em import BinomialMixture, MixtureModel
+from dask_em.scoring import write_scores
+
+SHARE = 0.001
+"""The share of rows that a model flags of its own making, unless told otherwise."""
+
+
+def coins(n: int = 5000) -> pd.DataFrame:
+    """Heads of 20, 200 or 5 tosses, and of 10 for all."""
+    rng = np.random.default_rng(0)
+    tosses = rng.choice([5, 20, 200], n, p=[0.2, 0.7, 0.1])
+    return pd.DataFrame({"a": rng.binomial(tosses, 0.3), "t": tosses, "b": rng.binomial(10, 0.5, n)})
+
+
+MODELS: dict[str, Any] = {
+    "one column of trials": lambda: BinomialMixture(1, successes="a", trials="t"),
+    "shared by two columns": lambda: BinomialMixture(1, successes=["a", "a2"], trials="t"),
+    "beside a fixed number": lambda: BinomialMixture(2, successes=["a", "b"], trials=["t", 10], random_state=0),
+    "in a mixture": lambda: MixtureModel(1, binomial={"a": "t"}, gaussian=["x"]),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_outliers_of_binomial_rows_are_as_rare_as_asked(name: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    frame = coins().assign(a2=lambda f: rng.binomial(f["t"], 0.6), x=rng.normal(size=5000))
+    frame.loc[::7, "t"] = np.nan
+    model = MODELS[name]().fit(frame)
+    dask_em.save(model, tmp_path / "model")
+    loaded = dask_em.load(tmp_path / "model")
+    facts = write_scores(loaded, frame, tmp_path / "scores")
+    assert facts["outliers"] <= 4 * SHARE * len(frame)
+    far = frame.head(50).assign(a=200.0, t=200.0)
+    assert write_scores(loaded, far, tmp_path / "far")["outliers"] == len(far)
+
+
+def test_drawn_rows_have_the_trials_of_the_table() -> None:
+    frame = coins()
+    drawn, _ = BinomialMixture(1, successes=["a", "b"], trials=["t", 10]).fit(frame).sample(4000, 0)
+    expected = frame["t"].value_counts(normalize=True)
+    assert (drawn["t"].value_counts(normalize=True) - expected).abs().max() < 0.03
+    assert (drawn["a"] <= drawn["t"]).all()
+    assert abs(drawn["a"].sum() / drawn["t"].sum() - 0.3) < 0.01
+    assert (drawn["b"] <= 10).all()
+
+
+def test_many_numbers_of_trials_are_drawn_from_their_distribution() -> None:
+    rng = np.random.default_rng(2)
+    tosses = rng.integers(1, 3000, 20_000)
+    frame = pd.DataFrame({"a": rng.binomial(tosses, 0.4), "t": tosses})
+    drawn, _ = BinomialMixture(1, successes="a", trials="t").fit(frame).sample(4000, 0)
+    assert np.abs(np.quantile(drawn["t"], [0.1, 0.5, 0.9]) - np.array([300, 1500, 2700])).max() < 100

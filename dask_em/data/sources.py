@@ -88,13 +88,33 @@ class ArrayPiece:
 
 def _arrow(values: Any, name: str) -> pa.Array:
     """A column of objects or numbers as one Arrow array."""
+    if isinstance(values.dtype, pd.SparseDtype):
+        values = values.sparse.to_dense()
+    values = _native(values)
     try:
         array = pa.array(values, from_pandas=isinstance(values, pd.Series) or values.dtype == object)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
-        raise DataError(
-            f"column {name!r} mixes types: give it one type (numbers, text or booleans) throughout"
-        ) from None
+        if values.dtype == object or isinstance(values.dtype, pd.CategoricalDtype):
+            what = "mixes types: give it one type (numbers, text or booleans) throughout"
+        else:
+            what = f"has the type {values.dtype}, which cannot be read: convert it to float64, text or booleans"
+        raise DataError(f"column {name!r} {what}") from None
     return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+
+
+def as_array(values: Any) -> np.ndarray:
+    """Anything as a NumPy array, in which masked cells are missing: NaN, or None where there is no NaN."""
+    if not np.ma.is_masked(values):
+        return _native(np.asarray(values))
+    if values.dtype.kind == "f":
+        return _native(values.filled(np.nan))
+    return np.where(np.ma.getmaskarray(values), None, values.data.astype(object))
+
+
+def _native(values: Any) -> Any:
+    """An array or series of numbers with their bytes in the order of this machine."""
+    swapped = isinstance(values.dtype, np.dtype) and not values.dtype.isnative
+    return values.astype(values.dtype.newbyteorder("=")) if swapped else values
 
 
 @dataclass(frozen=True)
@@ -232,7 +252,7 @@ def open_source(
         table = X if isinstance(X, pa.Table) else pa.RecordBatchReader.from_stream(X).read_all()
         pieces = tuple(ArrowPiece(table.slice(a, b - a), ("", a)) for a, b in cuts(table.num_rows))
         return Source(_unique(table.column_names), pieces, n_rows=table.num_rows)
-    array = np.asarray(X)
+    array = as_array(X)
     if array.ndim != 2:
         raise ConfigurationError(f"Reshape your data to (n_rows, n_columns): it has {array.ndim} dimension(s)")
     if array.dtype.kind == "c":

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dask_em.data.sources import FramePiece, Source, open_source, with_columns
+from dask_em.data.sources import FramePiece, Source, as_array, open_source, with_columns
 from dask_em.data.sources import renamed as renamed_source
 from dask_em.errors import ConfigurationError, DataError
 from dask_em.estimators.arguments import checked_labels, wrong_labels
@@ -86,7 +86,7 @@ def _labels_of_part(n_labels: int, values: pd.Series) -> pd.Series:
 def _vector(values: Any, source: Source, name: str, n_labels: int) -> NDArray[Any]:
     """One number for each row of a table in memory."""
     what = "sample_weight" if name == WEIGHT else "init"
-    array = np.asarray(values)
+    array = as_array(values)
     if array.ndim != 1:
         raise ConfigurationError(f"{what} must be one-dimensional: give one entry a row")
     if source.n_rows is None:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.testing import assert_allclose
 
-from dask_em import LatentClassAnalysis, MixtureModel
+from dask_em import GaussianMixture, LatentClassAnalysis, MixtureModel
 from dask_em.errors import DataError
 
 N = 120
@@ -163,3 +163,69 @@ def test_what_is_no_category_is_refused_by_name(kind: str, arrow: bool) -> None:
         LatentClassAnalysis(2).fit(X)
     assert message in str(caught.value)
     assert "98765" not in str(caught.value)
+
+
+# --- arrays ------------------------------------------------------------------------------------------------------
+
+NUMBERS = np.column_stack([TABLE.column("x").to_numpy(), np.round(10 * RNG.standard_normal(N))])
+HOLES = RNG.random(NUMBERS.shape) < 0.2
+
+
+def normal(X: Any, **arguments: Any) -> GaussianMixture:
+    return GaussianMixture(2, random_state=0).fit(X, **arguments)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int64, object])
+@pytest.mark.parametrize("masked", [True, False])
+def test_what_a_mask_hides_is_missing(dtype: Any, masked: bool) -> None:
+    numbers = np.round(NUMBERS).astype(dtype)
+    holes = HOLES if masked else np.zeros_like(HOLES)
+    X = np.ma.masked_array(numbers, holes, fill_value=7)
+    expected = np.where(holes, np.nan, numbers.astype(np.float64))
+    model = normal(expected)
+    assert normal(X).log_likelihood_ == model.log_likelihood_
+    for fitted in (model, normal(pd.DataFrame(expected, columns=["a", "b"]))):
+        assert_allclose(fitted.score_samples(X), model.score_samples(expected))
+
+
+def test_what_a_mask_hides_is_a_missing_category() -> None:
+    X = np.array([["a", "x"], ["b", "y"], ["a", "y"], ["b", "y"]])
+    holes = np.array([[False, True], [True, False], [False, False], [False, False]])
+    expected = LatentClassAnalysis(1).fit(np.where(holes, None, X.astype(object)))
+    assert LatentClassAnalysis(1).fit(np.ma.masked_array(X, holes)).log_likelihood_ == expected.log_likelihood_
+
+
+def test_a_masked_weight_is_a_missing_one() -> None:
+    weight = np.ma.masked_array(np.ones(N), np.arange(N) == 3)
+    with pytest.raises(DataError, match="row weights hold missing values"):
+        normal(NUMBERS, sample_weight=weight)
+    assert normal(NUMBERS, sample_weight=np.ma.masked_array(np.ones(N))).sum_of_weights_ == N
+
+
+@pytest.mark.parametrize("frame", [True, False])
+@pytest.mark.parametrize("dtype", [">f8", ">f4", ">i4", ">u2", "<f8"])
+def test_bytes_may_be_in_either_order(dtype: str, frame: bool) -> None:
+    numbers = np.abs(np.round(NUMBERS))
+    X: Any = numbers.astype(dtype)
+    X = pd.DataFrame({"a": X[:, 0], "b": X[:, 1]}) if frame else X
+    assert normal(X).log_likelihood_ == normal(numbers).log_likelihood_
+    weight = np.arange(N).astype(dtype)
+    assert normal(numbers, sample_weight=weight).sum_of_weights_ == np.arange(N).sum()
+
+
+def test_pandas_may_store_zeros_sparsely() -> None:
+    numbers = np.where(HOLES[:, 0], 0.0, NUMBERS[:, 0])
+    X = pd.DataFrame({"a": pd.arrays.SparseArray(numbers, fill_value=0.0)})
+    assert normal(X).log_likelihood_ == normal(numbers[:, None]).log_likelihood_
+
+
+@pytest.mark.parametrize(
+    ("X", "kind"),
+    [
+        (pd.DataFrame({"a": NUMBERS[:, 0].astype(np.longdouble)}), np.dtype(np.longdouble).name),
+        (pd.DataFrame({"a": NUMBERS[:, 0].astype(complex)}), "complex128"),
+    ],
+)
+def test_a_type_that_cannot_be_read_is_named(X: pd.DataFrame, kind: str) -> None:
+    with pytest.raises(DataError, match=f"^column 'a' has the type {kind}.*, which cannot be read: convert it to"):
+        normal(X)

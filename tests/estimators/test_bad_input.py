@@ -307,7 +307,7 @@ def test_vectors_beside_a_file_are_refused_with_what_works(
     if given == "labels":
         names = "init .*a table in memory"
         expect(ConfigurationError, names, lambda: GaussianMixture(2, init=LABELS).fit(X), capfd)
-        GaussianMixture(2, init=LABELS).fit(pd.read_parquet(X))
+        GaussianMixture(2, init=LABELS).fit(pd.read_parquet(X).drop(columns="w"))
     else:
         names = "sample_weight .*name of one of its columns"
         expect(ConfigurationError, names, lambda: PLAIN().fit(X, sample_weight=np.ones(ROWS)), capfd)

@@ -205,9 +205,27 @@ def match_segments(previous: Any, current: Any, sample: pa.Table) -> tuple[int, 
     """
     weight = sample.column("#weight").to_numpy()
     before, now = previous.model_.score(sample)[0], current.model_.score(sample)[0]
-    old = list(getattr(previous, "notes_", {}).get("segments", range(previous.n_components)))
+    old = _segments(previous)
     overlap = (before * weight[:, None]).T @ now
     rows, columns = linear_sum_assignment(-overlap)
     kept = {int(c): old[r] for r, c in zip(rows, columns)}
-    unused = iter(range(max(old) + 1, max(old) + 1 + current.n_components))
+    first = highest_segment(previous, ()) + 1
+    unused = iter(range(first, first + current.n_components))
     return tuple(kept[c] if c in kept else next(unused) for c in range(current.n_components))
+
+
+def highest_segment(previous: Any | None, segments: Sequence[int]) -> int:
+    """The highest number that a segment of a model, or of those before it, ever had.
+
+    Parameters
+    ----------
+    previous : the fitted estimator whose numbers were taken over, or None
+    segments : the numbers of the new model
+    """
+    if previous is None:
+        return max(segments)
+    return max(*_segments(previous), *segments, getattr(previous, "notes_", {}).get("highest_segment", -1))
+
+
+def _segments(model: Any) -> list[int]:
+    return list(getattr(model, "notes_", {}).get("segments", range(model.n_components)))

@@ -18,7 +18,7 @@ from dask_em.data.sinks import staged
 from dask_em.data.sources import Source, open_source
 from dask_em.errors import ConfigurationError
 from dask_em.scoring import scorer_of, write_scores
-from dask_em.segments import describe_segments, match_segments
+from dask_em.segments import describe_segments, highest_segment, match_segments
 from pipelines import data
 from pipelines.cluster import open_cluster
 from pipelines.segment_report import write_report
@@ -66,7 +66,13 @@ def run(config: SegmentationConfig, *, progress: Callable[[Any], None]) -> dict[
         segments = tuple(range(best.n_components))
         if previous is not None:
             segments = match_segments(previous, best, selection.fit.profile.sample)
-        notes = {"segments": segments, "outlier_share": config.outlier_share, "key": level.key, "level": config.level}
+        notes = {
+            "segments": segments,
+            "highest_segment": highest_segment(previous, segments),
+            "outlier_share": config.outlier_share,
+            "key": level.key,
+            "level": config.level,
+        }
         best.notes_ = notes
         scored = write_scores(best, source, folder / "segments", key=level.key, executor=executor)
         described = describe_segments(source, scorer_of(best), selection.fit.profile, executor)

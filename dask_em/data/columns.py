@@ -19,6 +19,9 @@ from dask_em.errors import DataError
 
 TRANSFORMS = ("log", "log1p", "asinh")
 
+WEIGHT, LABELS, HASH = "#weight", "#labels", "#hash"
+"""Columns that are put beside those of the table: row weights and starting labels given as vectors, and the hashes of a sample."""
+
 
 def plain(column: pa.ChunkedArray) -> pa.Array:
     """One contiguous array, dictionaries decoded and text in the one type that every function takes."""
@@ -55,15 +58,20 @@ def numeric(table: pa.Table, name: str) -> NDArray[np.float64]:
         or pa.types.is_decimal(kind)
     ):
         raise DataError(
-            f"column {name!r} is not numeric (its type is {kind}): convert it to numbers or use it as a category"
+            f"{_called(name)} is not numeric (its type is {kind}): convert it to numbers or use it as a category"
         )
     if not pa.types.is_float64(kind):
         array = pc.cast(array, pa.float64(), safe=False)
     values = array.to_numpy(zero_copy_only=False) if array.null_count == 0 else _with_nan(array)
     infinite = int(np.isinf(values).sum())
     if infinite:
-        raise DataError(f"column {name!r} holds {infinite} infinite value(s): make them missing or finite")
+        raise DataError(f"{_called(name)} holds {infinite} infinite value(s): make them missing or finite")
     return values
+
+
+def _called(name: str) -> str:
+    """What messages call a column: weights given beside the table by their argument."""
+    return "sample_weight" if name == WEIGHT else f"column {name!r}"
 
 
 def _with_nan(array: pa.Array) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from dask_em.data.columns import TRANSFORMS
+from dask_em.data.columns import HASH, LABELS, TRANSFORMS, WEIGHT
 from dask_em.data.universe import columns_of
 from dask_em.errors import ConfigurationError, DataError
 
@@ -55,6 +55,9 @@ class Design:
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
             raise ConfigurationError(f"column {twice[0]!r} is used twice: give each column one role")
+        for name in self.columns:
+            if name in (WEIGHT, LABELS, HASH) and name not in (self.weight, self.labels):
+                raise ConfigurationError(f"column {name!r} has a name that is used inside: rename it")
         if self.weight in names:
             raise ConfigurationError(
                 f"column {self.weight!r} is modelled and holds the row weights: leave it out of the model or weigh by another"

@@ -108,7 +108,9 @@ def as_array(values: Any) -> np.ndarray:
         return _native(np.asarray(values))
     if values.dtype.kind == "f":
         return _native(values.filled(np.nan))
-    return np.where(np.ma.getmaskarray(values), None, values.data.astype(object))
+    objects: np.ndarray = values.data.astype(object)
+    objects[np.ma.getmaskarray(values)] = None
+    return objects
 
 
 def _native(values: Any) -> Any:

@@ -12,14 +12,13 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from dask_em.data.columns import LABELS, WEIGHT
 from dask_em.data.sources import FramePiece, Source, as_array, open_source, with_columns
 from dask_em.data.sources import renamed as renamed_source
 from dask_em.errors import ConfigurationError, DataError
 from dask_em.estimators.arguments import checked_labels, wrong_labels
 from dask_em.execution.base import Executor
 from dask_em.execution.choose import is_dask_frame
-
-WEIGHT, LABELS = "#weight", "#labels"
 
 
 def opened(X: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -148,7 +149,14 @@ DATA_CASES: dict[str, Case] = {
 WEIGHT_CASES: dict[str, Case] = {
     "negative weight": Case(DataError, "weight", PLAIN, numbers, weights(-NUMBER)),
     "missing weight": Case(DataError, "weight", PLAIN, numbers, weights(np.nan)),
-    "infinite weight": Case(DataError, "weight", PLAIN, numbers, weights(np.inf)),
+    "infinite weight": Case(DataError, "^sample_weight holds 1 infinite", PLAIN, numbers, weights(np.inf)),
+    "infinite weight by name": Case(
+        DataError,
+        "^column 'w' holds 1 infinite",
+        PLAIN,
+        lambda: numbers(w=weights(np.inf)["sample_weight"]),
+        {"sample_weight": "w"},
+    ),
     "text as weights": Case(DataError, "weight", PLAIN, numbers, weights(TEXT)),
     "no weight at all": Case(DataError, "weight", PLAIN, numbers, {"sample_weight": np.zeros(ROWS)}),
     "a weight of no column": Case(DataError, "'w'", PLAIN, numbers, {"sample_weight": "w"}),
@@ -233,6 +241,11 @@ BAD_LABELS: dict[str, Any] = {
     "missing, as pandas has it": pd.array([None, *LABELS[1:]], dtype="Int64"),
     "text": np.where(LABELS, TEXT, "other"),
 }
+
+for taken in ("#weight", "#labels", "#hash"):
+    ARGUMENT_CASES[f"a column called {taken}"] = Case(
+        ConfigurationError, taken, PLAIN, partial(numbers, **{taken: np.arange(ROWS)})
+    )
 
 CASES = {**DATA_CASES, **WEIGHT_CASES, **ARGUMENT_CASES}
 

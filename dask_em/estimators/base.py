@@ -22,7 +22,7 @@ from dask_em.data.schema import Design, Schema
 from dask_em.data.sources import Source, positions
 from dask_em.em import seeding
 from dask_em.em.loop import Candidate, Progress
-from dask_em.errors import ConfigurationError
+from dask_em.errors import ConfigurationError, DataError
 from dask_em.estimators.arguments import checked_number, given_array, seed_of
 from dask_em.estimators.tables import (
     column_names,
@@ -209,8 +209,13 @@ class BaseMixture(DensityMixin, BaseEstimator):
         weights = start.weights if centres is not None else np.full(k, 1.0 / k)
         if self.weights_init is not None:
             weights = given_array("weights_init", self.weights_init, (k,))
-            if (weights < 0).any() or not np.isclose(weights.sum(), 1.0, rtol=1e-6):
-                raise ConfigurationError("weights_init must be shares that are not negative and sum to 1")
+            if (weights <= 0).any() or not np.isclose(weights.sum(), 1.0, rtol=1e-6):
+                raise ConfigurationError("weights_init must be shares above 0 that sum to 1")
+        elif not (weights > 0).all():
+            raise ConfigurationError(
+                "means_init has a row to which no row of the table is nearest: give distinct means that lie among the rows, "
+                "or weights_init as well"
+            )
         return Parameters(weights / weights.sum(), self._given_parts(schema, start.parts))
 
     def adopt(self, found: fitting.Fit, candidate: Candidate, *, keep_order: bool = False) -> Any:
@@ -249,7 +254,7 @@ class BaseMixture(DensityMixin, BaseEstimator):
 
     def predict_proba(self, X: Any) -> Any:
         """Posterior probabilities of the components, (n, n_components), in the kind of container that X is."""
-        return self._score(X, _proba, [f"component_{k}" for k in range(self.n_components)])
+        return self._score(X, _proba, [f"component_{k}" for k in range(self.model_.n_components)])
 
     def score_samples(self, X: Any) -> Any:
         """Log density of each row given what is observed of it, in the units of the table."""
@@ -290,8 +295,14 @@ class BaseMixture(DensityMixin, BaseEstimator):
         design = self.model_.schema.design
         columns = (*design.columns, sample_weight) if isinstance(sample_weight, str) else design.columns
         source, weight, _ = to_source(X, columns, sample_weight, None)
-        with open_executor(self.executor, lazy_table=is_dask_frame(X)) as executor:
-            total = executor.reduce(source.pieces, partial(_weighted_density, self.model_, weight))
+        total = np.zeros(3)
+        if source.pieces:
+            with open_executor(self.executor, lazy_table=is_dask_frame(X)) as executor:
+                total = executor.reduce(source.pieces, partial(_weighted_density, self.model_, weight))
+        if not total[2]:
+            raise DataError("the table has no rows: give at least one row")
+        if not total[1] > 0:
+            raise DataError("the row weights are all zero: give at least some rows a positive weight")
         return float(total[0]), float(total[1])
 
     def _score(self, X: Any, function: Any, names: list[str] | str) -> Any:
@@ -329,8 +340,9 @@ def _density(model: FittedMixture, table: pa.Table) -> NDArray[np.float64]:
 
 def _weighted_density(model: FittedMixture, weight: str | None, piece: Any) -> NDArray[np.float64]:
     design = replace(model.schema.design, weight=weight, labels=None)
-    table, weights = weighted_rows(read_rows(piece, design), design)
-    return np.array([weights @ model.score(table)[1], weights.sum()])
+    table = read_rows(piece, design)
+    kept, weights = weighted_rows(table, design)
+    return np.array([weights @ model.score(kept)[1], weights.sum(), table.num_rows])
 
 
 def history(found: fitting.Fit) -> pd.DataFrame:

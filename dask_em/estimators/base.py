@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -316,6 +317,19 @@ class BaseMixture(DensityMixin, BaseEstimator):
             return score_lazily(named, own, columns, names)
         with open_executor(self.executor) as executor:
             return score_rows(named, own, columns, executor)
+
+    def __sklearn_clone__(self) -> Any:
+        """An unfitted copy of the settings; a client is a connection, which is shared."""
+        bare = copy(self)
+        bare.executor = None
+        twin: Any = super(BaseMixture, bare).__sklearn_clone__()
+        twin.executor = self.executor
+        return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: a connection is left out, an address is not."""
+        state: dict[str, Any] = super().__getstate__()
+        return state if isinstance(self.executor, str) else {**state, "executor": None}
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

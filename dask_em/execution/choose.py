@@ -40,6 +40,8 @@ def open_executor(executor: Any, *, lazy_table: bool = False) -> Iterator[Execut
     if executor == "local":
         yield LocalExecutor()
         return
+    if getattr(getattr(executor, "client", executor), "status", "running") == "closed":
+        raise TryAgainError("the client given as executor is closed: open a new one, or leave executor out")
     if hasattr(executor, "fold") and hasattr(executor, "look"):
         yield executor
         return

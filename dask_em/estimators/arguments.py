@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,33 @@ def given_array(name: str, value: Any, shape: tuple[int, ...]) -> NDArray[np.flo
     if not np.isfinite(array).all():
         raise ConfigurationError(f"{name} must be finite")
     return array
+
+
+def checked_names(argument: str, value: Any) -> tuple[str, ...]:
+    """Column names given in a list."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise ConfigurationError(f"{argument} must be a list of column names, not one of them")
+    names = tuple(value)
+    if not all(isinstance(name, str) for name in names):
+        raise ConfigurationError(f"{argument} must give column names as text: write '0' for a column without a name")
+    return names
+
+
+def checked_trials(value: Any, *, of: str = "") -> str | int:
+    """The column of trials, or their number."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return int(value)
+    raise ConfigurationError(f"trials{of} must be a whole number or the name of a column")
+
+
+def checked_pairs(argument: str, value: Any) -> tuple[tuple[str, Any], ...]:
+    """Pairs (column name, what belongs to it), given as a mapping or in a list."""
+    pairs = list(value.items() if isinstance(value, Mapping) else value or ())
+    if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs):
+        raise ConfigurationError(f"{argument} must be a mapping from column names, or a list of pairs with them")
+    return tuple((name, what) for name, what in pairs)
 
 
 def checked_labels(labels: Any, k: int) -> NDArray[np.int64]:

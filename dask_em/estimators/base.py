@@ -255,6 +255,7 @@ class BaseMixture(DensityMixin, BaseEstimator):
 
     def predict_proba(self, X: Any) -> Any:
         """Posterior probabilities of the components, (n, n_components), in the kind of container that X is."""
+        check_is_fitted(self)
         return self._score(X, _proba, [f"component_{k}" for k in range(self.model_.n_components)])
 
     def score_samples(self, X: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from dask_em.data.schema import Design, Schema
 from dask_em.errors import ConfigurationError
-from dask_em.estimators.arguments import given_array
+from dask_em.estimators.arguments import checked_names, checked_trials, given_array
 from dask_em.estimators.base import BaseMixture
 from dask_em.estimators.doc import documented
 from dask_em.model import FittedMixture
@@ -66,13 +66,14 @@ class BinomialMixture(BaseMixture):
     def _design(self, names: tuple[str, ...]) -> Design:
         if self.missing not in ("ignored", "expected"):
             raise ConfigurationError("missing must be 'ignored' or 'expected'")
-        given = [self.trials] if isinstance(self.trials, (str, int, np.integer)) else list(self.trials)
-        trials: list[str | int] = [t if isinstance(t, str) else int(t) for t in given]
+        several = isinstance(self.trials, Iterable) and not isinstance(self.trials, str)
+        trials = [checked_trials(t) for t in (self.trials if several else [self.trials])]
         successes: Sequence[str]
         if self.successes is None:
             successes = [name for name in names if name not in trials]
         else:
-            successes = [self.successes] if isinstance(self.successes, str) else list(self.successes)
+            one = isinstance(self.successes, str)
+            successes = [self.successes] if one else checked_names("successes", self.successes)
         if len(trials) == 1:
             trials = trials * len(successes)
         if len(trials) != len(successes):

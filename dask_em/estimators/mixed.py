@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dask_em.data.schema import Design
-from dask_em.errors import ConfigurationError
+from dask_em.estimators.arguments import checked_names, checked_pairs, checked_trials
 from dask_em.estimators.base import BaseMixture
 from dask_em.estimators.doc import documented
 from dask_em.estimators.latent_class import probability_frames
@@ -26,7 +26,7 @@ class MixtureModel(BaseMixture):
         Number of components, k.
     gaussian, categorical, poisson : sequences of column names
         Numbers, categories and counts.
-    binomial : mapping from a column of successes to its trials (a column or an integer)
+    binomial : mapping from a column of successes to its trials (a column or an integer), or a list of such pairs
     covariance_type : str, default "full"
         Of the gaussian columns: "full" (VVV), "tied" (EEE), "diag" (VVI), "spherical" (VII) or "EII".
     transforms : mapping from a gaussian column to "log", "log1p" or "asinh"
@@ -50,7 +50,7 @@ class MixtureModel(BaseMixture):
         gaussian: Sequence[str] = (),
         categorical: Sequence[str] = (),
         poisson: Sequence[str] = (),
-        binomial: Mapping[str, str | int] | None = None,
+        binomial: Mapping[str, str | int] | Sequence[tuple[str, str | int]] | None = None,
         covariance_type: str = "full",
         transforms: Mapping[str, str] | None = None,
         prior: str | None = "weak",
@@ -64,15 +64,14 @@ class MixtureModel(BaseMixture):
         self._keep(locals())
 
     def _design(self, names: tuple[str, ...]) -> Design:
-        for role in ("gaussian", "categorical", "poisson"):
-            if isinstance(getattr(self, role), str):
-                raise ConfigurationError(f"{role} must be a list of column names, not one name")
         return Design(
-            gaussian=tuple(self.gaussian),
-            categorical=tuple(self.categorical),
-            poisson=tuple(self.poisson),
-            binomial=tuple((self.binomial or {}).items()),
-            transforms=tuple((self.transforms or {}).items()),
+            gaussian=checked_names("gaussian", self.gaussian),
+            categorical=checked_names("categorical", self.categorical),
+            poisson=checked_names("poisson", self.poisson),
+            binomial=tuple(
+                (name, checked_trials(t, of=f" of {name!r}")) for name, t in checked_pairs("binomial", self.binomial)
+            ),
+            transforms=checked_pairs("transforms", self.transforms),
             pattern=covariance_model(self.covariance_type) in ("VVV", "EEE"),
         )
 

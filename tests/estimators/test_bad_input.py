@@ -221,6 +221,24 @@ ARGUMENT_CASES: dict[str, Case] = {
     ),
     "unknown meaning of missing": Case(ConfigurationError, "missing", lambda: coins(missing="maybe"), good),
     "trials below 1": Case(ConfigurationError, "trials|heads", lambda: coins(trials=0), good),
+    "half a trial": Case(ConfigurationError, "trials", lambda: coins(trials=2.5), good),
+    "half a trial of a mixture": Case(ConfigurationError, "trials", lambda: mixture(binomial={"heads": 2.5}), good),
+    "yes as trials": Case(ConfigurationError, "trials", lambda: coins(trials=True), good),
+    "nothing as trials": Case(ConfigurationError, "trials", lambda: coins(trials=None), good),
+    "trials in a list": Case(ConfigurationError, "trials", lambda: coins(trials=[10, 2.5]), good),
+    "coins without trials": Case(ConfigurationError, "binomial .*pairs", lambda: mixture(binomial=["heads"]), good),
+    "transforms without names": Case(
+        ConfigurationError, "transforms .*pairs", lambda: mixture(gaussian=["age"], transforms=["log"]), good
+    ),
+    "successes by number": Case(
+        ConfigurationError, "successes", lambda: BinomialMixture(2, successes=0, trials=10), good
+    ),
+    "successes by numbers": Case(
+        ConfigurationError, "successes", lambda: BinomialMixture(2, successes=[0], trials=10), good
+    ),
+    "columns by number": Case(ConfigurationError, "gaussian", lambda: mixture(gaussian=[0]), good),
+    "one number as columns": Case(ConfigurationError, "poisson", lambda: mixture(poisson=2), good),
+    "one name as columns": Case(ConfigurationError, "categorical", lambda: mixture(categorical="region"), good),
     "a mixture of nothing": Case(ConfigurationError, "column", mixture, good),
     "one column in two families": Case(
         ConfigurationError, "spend", lambda: mixture(gaussian=["spend"], poisson=["spend"]), good
@@ -424,6 +442,32 @@ def test_lazy_scoring_refuses_when_computed(name: str, capfd: pytest.CaptureFixt
     model, X = fitted(kind)
     lazy = dd.from_pandas(X.assign(**{column: bad}), npartitions=3, sort=False)
     expect(DataError, column, lambda: model.predict(lazy).compute(scheduler="sync"), capfd)
+
+
+@pytest.mark.filterwarnings("ignore::dask_em.errors.ConvergenceWarning")
+@pytest.mark.parametrize("method", ["score", "bic", "aic"])
+@pytest.mark.parametrize("name", ["no rows", "no weight", "negative weights", "missing weights", "too few weights"])
+def test_means_need_rows(name: str, method: str, capfd: pytest.CaptureFixture[str]) -> None:
+    model, X = fitted("gaussian")
+    weights: dict[str, Any] = {
+        "no weight": np.zeros(ROWS),
+        "negative weights": -np.ones(ROWS),
+        "missing weights": np.full(ROWS, np.nan),
+        "too few weights": np.ones(ROWS - 1),
+    }
+    X = X.iloc[:0] if name == "no rows" else X
+    expect(EITHER, "row|weight", lambda: getattr(model, method)(X, sample_weight=weights.get(name)), capfd)
+    lazy = dd.from_pandas(X, npartitions=1)
+    if name == "no rows":
+        expect(EITHER, "row", lambda: getattr(model, method)(lazy), capfd)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "classes", "counts", "coins", "mixed"])
+@pytest.mark.filterwarnings("ignore::dask_em.errors.ConvergenceWarning")
+def test_what_was_fitted_scores_whatever_is_set_for_the_next_fit(kind: str) -> None:
+    model, X = fitted(kind)
+    expected = model.predict_proba(X)
+    pd.testing.assert_frame_equal(model.set_params(n_components=3).predict_proba(X), expected)
 
 
 @pytest.mark.filterwarnings("ignore::dask_em.errors.ConvergenceWarning")

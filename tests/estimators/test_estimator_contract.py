@@ -308,6 +308,13 @@ def test_a_weight_may_be_a_column_of_the_table(name: str, kind: str, tmp_path: P
     assert model.score(make[kind]()) == pytest.approx(expected.score(X))
 
 
+def test_coins_and_transforms_may_be_given_in_pairs() -> None:
+    X, settings = people(), {"gaussian": ["age"], "random_state": 0}
+    as_mappings = MixtureModel(K, binomial={"heads": "flips"}, transforms={"age": "log"}, **settings).fit(X)
+    as_pairs = MixtureModel(K, binomial=[("heads", "flips")], transforms=[("age", "log")], **settings).fit(X)
+    assert as_pairs.log_likelihood_ == as_mappings.log_likelihood_
+
+
 # --- order and chance --------------------------------------------------------------------------------------------
 
 

@@ -87,6 +87,11 @@ class Fit:
     n_scans: int
     replicates: tuple[loop.Candidate, ...] = ()
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The numbers of components of which at least one start came through, in the order they were asked for."""
+        return tuple(dict.fromkeys(c.n_components for c in self.candidates if c.verdict is not Verdict.COLLAPSED))
+
     def best(self, n_components: int) -> loop.Candidate:
         """The candidate of this size with the highest objective."""
         own = [c for c in self.candidates if c.n_components == n_components and c.verdict is not Verdict.COLLAPSED]
@@ -94,7 +99,7 @@ class Fit:
 
     def smallest_bic(self) -> loop.Candidate:
         """Of the best candidates of every size, the one with the smallest BIC."""
-        best = [self.best(k) for k in dict.fromkeys(c.n_components for c in self.candidates)]
+        best = [self.best(k) for k in self.sizes]
         penalty = np.log(self.profile.weight)
         return min(best, key=lambda c: self.mixture.n_free(c.n_components) * penalty - 2 * c.log_likelihoods[-1])
 
@@ -119,9 +124,9 @@ def fit(
     Raises
     ------
     DataError
-        The table cannot carry the model.
+        The table cannot carry the model with any of the numbers of components.
     ConvergenceWarning
-        (as a warning) some candidate was dropped or stopped at max_iter.
+        (as a warning) some number or candidate was dropped, or a candidate stopped at max_iter.
     """
     for k in n_components:
         if k < 1:
@@ -129,8 +134,9 @@ def fit(
     design.check(source.columns, source.where)
     if found is None and source.pieces:
         found = executor.reduce(source.pieces, partial(_profile_piece, design))
-    check_table(found, design, max(n_components))
+    check_table(found, design, min(n_components))
     assert found is not None
+    n_components = _within(n_components, found)
     schema = make_schema(design, found)
     mixture = make_mixture(schema, found, settings)
     sizes = [k for k in n_components for _ in range(settings.n_init)]
@@ -143,8 +149,8 @@ def fit(
     blocks = executor.open(units, encode)
     rules = loop.Settings(mixture, found.weight, settings.tol, settings.max_iter)
     final = _run(executor, blocks, loop.start(rules, sizes, parameters), on_progress)
-    _warn(final.candidates, n_components)
     result = Fit(schema, mixture, found, final.candidates, 1 + final.n_scans)
+    _warn(result, n_components, settings)
     m = settings.bootstrap.n_replicates
     if not m:
         return result
@@ -322,25 +328,52 @@ def parameters_of_labels(mixture: Mixture, block: Block, labels: NDArray[np.int6
     return guarded.m_step(total, None, sizes)
 
 
-def _warn(candidates: Sequence[loop.Candidate], n_components: Sequence[int]) -> None:
-    for k in n_components:
-        own = [c for c in candidates if c.n_components == k]
+def _within(n_components: Sequence[int], found: Profile) -> list[int]:
+    """The numbers of components that the distinct rows can carry."""
+    fine = [k for k in n_components if k <= found.n_distinct]
+    if more := [str(k) for k in n_components if k > found.n_distinct]:
+        warnings.warn(
+            f"n_components {', '.join(more)} left out: the table has {int(found.n_distinct)} distinct row(s)",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
+    return fine
+
+
+def _warn(found: Fit, n_components: Sequence[int], settings: Settings) -> None:
+    """Say which starts were dropped or not finished; raise if none is left."""
+    names = " or ".join(str(k) for k in dict.fromkeys(n_components))
+    if not found.sizes:
+        raise DataError(
+            f"every start with {names} component(s) collapsed onto too few rows: "
+            f"{_advice(max(n_components), found.schema.design, settings)}"
+        )
+    for k in dict.fromkeys(n_components):
+        own = [c for c in found.candidates if c.n_components == k]
         lost = sum(c.verdict is Verdict.COLLAPSED for c in own)
-        if lost == len(own):
-            raise DataError(
-                f"every start with {k} components collapsed onto too few rows: ask for fewer components, use prior='weak', "
-                "or choose a simpler covariance_type"
-            )
         if lost:
             warnings.warn(
                 f"{lost} of {len(own)} starts with {k} components collapsed and were dropped",
                 ConvergenceWarning,
                 stacklevel=4,
             )
-        best = max((c for c in own if c.parameters is not None), key=lambda c: c.objectives[-1])
-        if best.verdict is Verdict.MAX_ITER:
+        if lost < len(own) and (best := found.best(k)).verdict is Verdict.MAX_ITER:
             warnings.warn(
                 f"the fit with {k} components reached max_iter={best.n_iter} before it converged: raise max_iter or tol",
                 ConvergenceWarning,
                 stacklevel=4,
             )
+
+
+def _advice(k: int, design: Design, settings: Settings) -> str:
+    """What would help against a collapse and has not been done yet."""
+    ways = []
+    if k > 1:
+        ways.append("ask for fewer components")
+    if settings.prior is None:
+        ways.append("use prior='weak'")
+    if len(design.gaussian) > 1 and covariance_model(settings.covariance_type) in ("VVV", "EEE"):
+        ways.append("choose a simpler covariance_type")
+    if settings.init == "labels" or settings.given is not None:
+        ways.append("start elsewhere")
+    return ", or ".join(ways) if ways else "leave out columns that are nearly constant"

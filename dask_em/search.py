@@ -20,7 +20,7 @@ class Selection:
 
     Attributes
     ----------
-    table : one row for each number of components: n_components, log_likelihood, n_parameters, bic, aic, converged, starts
+    table : one row for each number of components that could be fitted: n_components, log_likelihood, n_parameters, bic, aic, converged, starts
     best : the fitted estimator with the smallest criterion
     fit : all candidates
     """
@@ -53,15 +53,26 @@ def choose_n_components(
     Returns
     -------
     Selection
+
+    Raises
+    ------
+    ConfigurationError
+        The estimator starts from given values or labels, which fit one number only.
+    ConvergenceWarning
+        (as a warning) some number cannot be fitted to this table and is left out of the choice.
     """
     sizes = list(dict.fromkeys(n_components))
     if not sizes:
         raise ConfigurationError("n_components is empty: name at least one number to try")
     if criterion not in ("bic", "aic"):
         raise ConfigurationError("criterion must be 'bic' or 'aic'")
+    if sizes != [estimator.n_components] and (given := _starts(estimator)):
+        raise ConfigurationError(
+            f"{given[0]} starts {estimator.n_components} components and no other number: leave it out, or try that number only"
+        )
     found = estimator.fit_candidates(X, sizes, sample_weight=sample_weight, on_progress=on_progress)
     rows = []
-    for k in sizes:
+    for k in found.sizes:
         best = found.best(k)
         log_likelihood, n_parameters = best.log_likelihoods[-1], found.mixture.n_free(k)
         rows.append(
@@ -76,9 +87,18 @@ def choose_n_components(
             }
         )
     table = pd.DataFrame(rows)
-    k = sizes[int(np.argmin(table[criterion].to_numpy()))]
+    k = found.sizes[int(np.argmin(table[criterion].to_numpy()))]
     chosen = type(estimator)(**{**estimator.get_params(deep=False), "n_components": k})
     for name in ("n_features_in_", "feature_names_in_"):
         if hasattr(estimator, name):
             setattr(chosen, name, getattr(estimator, name))
     return Selection(table, chosen.adopt(found, found.best(k)), found)
+
+
+def _starts(estimator: Any) -> list[str]:
+    """The arguments that hold starting values or labels."""
+    settings = estimator.get_params(deep=False)
+    given = [
+        name for name, value in settings.items() if name.endswith("_init") and name != "n_init" and value is not None
+    ]
+    return given + ([] if settings["init"] is None or isinstance(settings["init"], str) else ["init"])

@@ -262,6 +262,8 @@ class ImputerConfig(Settings):
     """Columns to model and fill; null is all whose type can be modelled."""
     ordered: dict[Name, tuple[str | int | bool, ...]] = {}
     """Ordered columns whose type does not say so, with their levels in order."""
+    predictors: tuple[Name, ...] = ()
+    """Unordered categories without holes that help a normal to predict the other columns."""
     transforms: dict[Name, Literal["log", "log1p", "asinh"]] = {}
     """What is done to a number before it is modelled."""
     bounds: dict[Name, tuple[float | None, float | None]] = {}

@@ -111,7 +111,8 @@ def _values(table: pa.Table, schema: Schema) -> tuple[list[NDArray[Any]], NDArra
     """Encoded values of each family in the order of the design, the base measure, and which features are observed."""
     design, n = schema.design, table.num_rows
     base = np.zeros(n)
-    seen = np.ones((len(design.features), n), dtype=bool)
+    parts = (design.gaussian, design.categorical, design.poisson, design.binomial)
+    seen = np.ones((sum(map(len, parts)), n), dtype=bool)
     out: list[NDArray[Any]] = []
     row = 0
     if design.gaussian:

@@ -12,13 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dask_em.data.columns import category, numeric, plain
-from dask_em.data.schema import Design
+from dask_em.data.schema import Design, indicator
 from dask_em.data.universe import asked
+from dask_em.errors import DataError
 
 
 def read_rows(piece: Any, design: Design, extra: Sequence[str] = ()) -> pa.Table:
     """The columns of a design and some more, null where a question was not asked: numbers as float64, categories as `category` gives them."""
-    table = without_unasked(piece.read(tuple(dict.fromkeys((*design.columns, *extra)))), design)
+    table = prepared(piece.read(tuple(dict.fromkeys((*design.columns, *extra)))), design)
     own = []
     for name in table.column_names:
         if name in design.categories and name not in extra:
@@ -30,12 +31,29 @@ def read_rows(piece: Any, design: Design, extra: Sequence[str] = ()) -> pa.Table
     return pa.table(own, names=table.column_names)
 
 
-def without_unasked(table: pa.Table, design: Design) -> pa.Table:
-    """The table with nulls where the universe of a column says that it was not asked."""
+def prepared(table: pa.Table, design: Design) -> pa.Table:
+    """The table with nulls where a column was not asked, and with 0/1 columns for the levels of categories that predict."""
     hidden = {}
     for name, condition in design.universe:
         own = plain(table.column(name))
         hidden[name] = pc.if_else(pa.array(asked(table, condition, name)), own, pa.scalar(None, own.type))
     for name, values in hidden.items():
         table = table.set_column(table.column_names.index(name), name, values)
+    for name, levels in design.indicators:
+        own = category(table, name)
+        for level in levels:
+            if pa.types.is_null(own.type):
+                flags = pa.nulls(len(own), pa.float64())
+            else:
+                flags = pc.cast(pc.equal(own, _scalar(level, own.type, name)), pa.float64())
+            table = table.append_column(indicator(name, level), flags)
     return table
+
+
+def _scalar(level: Any, kind: pa.DataType, name: str) -> pa.Scalar:
+    try:
+        return pa.scalar(level, kind)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        raise DataError(
+            f"column {name!r} has the type {kind}, which is not what the model was fitted on: convert it"
+        ) from None

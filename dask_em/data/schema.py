@@ -18,6 +18,11 @@ from dask_em.errors import ConfigurationError, DataError
 Level = str | int | bool
 
 
+def indicator(column: str, level: Level) -> str:
+    """The name of the 0/1 column that says whether a category has this level."""
+    return f"{column}={level}"
+
+
 @dataclass(frozen=True)
 class Design:
     """Columns by family.
@@ -32,6 +37,8 @@ class Design:
     ordered : pairs (gaussian column, its levels in order): a category that the model sees as a normal cut into classes
     bounds : pairs (gaussian column, (lowest, highest)), in the table's units
     universe : pairs (column, condition): where the condition is false the column was not asked, and counts as not observed
+    indicators : pairs (category, its levels but the first): unordered categories that predict, but are not modelled, as one 0/1 column a level; these
+        stand in `gaussian` under the names of `indicator`
     unseen : what to do when scored rows have a level that the fitted table did not have
     """
 
@@ -46,6 +53,7 @@ class Design:
     ordered: tuple[tuple[str, tuple[Level, ...]], ...] = ()
     bounds: tuple[tuple[str, tuple[float, float]], ...] = ()
     universe: tuple[tuple[str, str], ...] = ()
+    indicators: tuple[tuple[str, tuple[Level, ...]], ...] = ()
     unseen: Literal["error", "missing"] = "error"
 
     def __post_init__(self) -> None:
@@ -75,8 +83,14 @@ class Design:
 
     @property
     def features(self) -> tuple[str, ...]:
-        """The modelled columns, family by family."""
-        return (*self.gaussian, *self.categorical, *self.poisson, *(s for s, _ in self.binomial))
+        """The modelled columns of the table, family by family."""
+        derived = {indicator(name, level) for name, levels in self.indicators for level in levels}
+        return (
+            *(name for name in self.gaussian if name not in derived),
+            *self.categorical,
+            *self.poisson,
+            *(s for s, _ in self.binomial),
+        )
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -94,7 +108,8 @@ class Design:
     def columns(self) -> tuple[str, ...]:
         """Every column that has to be read, each once."""
         conditions = (c for _, condition in self.universe for c in columns_of(condition))
-        return tuple(dict.fromkeys((*self.features, *self.measures, *conditions)))
+        predictors = (name for name, _ in self.indicators)
+        return tuple(dict.fromkeys((*self.features, *self.measures, *conditions, *predictors)))
 
     def transform(self, name: str) -> str | None:
         return dict(self.transforms).get(name)
@@ -105,8 +120,9 @@ class Design:
 
     @property
     def numbers(self) -> tuple[str, ...]:
-        """The gaussian columns that are numbers."""
-        return tuple(name for name in self.gaussian if self.levels(name) is None)
+        """The gaussian columns that are numbers of the table."""
+        own = set(self.features)
+        return tuple(name for name in self.gaussian if self.levels(name) is None and name in own)
 
     def check(self, available: Sequence[str], where: str) -> None:
         """Raise DataError for the first column that the table does not have."""

@@ -20,7 +20,7 @@ from dask_em.data.gather import Bootstrap
 from dask_em.data.keys import KeySet, row_keys
 from dask_em.data.profile import Profile, profile
 from dask_em.data.reading import read_rows
-from dask_em.data.schema import Design
+from dask_em.data.schema import Design, indicator
 from dask_em.data.sources import FramePiece, Source, open_source
 from dask_em.em.loop import Progress
 from dask_em.em.stopping import Verdict
@@ -59,6 +59,8 @@ class Imputer(BaseEstimator):
         a table in memory, on (file, row group, offset) in files, and on (partition, offset) in a Dask dataframe.
     ordered : mapping from a column to its levels in order, optional
         For columns whose type does not say so; ordered pandas categories need not be named.
+    predictors : names of unordered categories without holes, optional
+        They help a normal to predict the other columns, as one indicator a level, and are not modelled themselves.
     transforms : mapping from a number to "log", "log1p" or "asinh", optional
     bounds : mapping from a number to (lowest, highest), None for no bound, optional
     integer : names of numbers that are whole although their type is not, optional
@@ -105,6 +107,7 @@ class Imputer(BaseEstimator):
         columns: Sequence[str] | None = None,
         key: str | Sequence[str] | None = None,
         ordered: Mapping[str, Sequence[Any]] | None = None,
+        predictors: Sequence[str] = (),
         transforms: Mapping[str, str] | None = None,
         bounds: Mapping[str, tuple[float | None, float | None]] | None = None,
         integer: Sequence[str] = (),
@@ -125,6 +128,7 @@ class Imputer(BaseEstimator):
         self.columns = columns
         self.key = key
         self.ordered = ordered
+        self.predictors = predictors
         self.transforms = transforms
         self.bounds = bounds
         self.integer = integer
@@ -172,6 +176,8 @@ class Imputer(BaseEstimator):
         with open_executor(self.executor, lazy_table=is_dask_frame(X)) as executor:
             roles = roles_of(source, wanted, self.ordered or {}, executor)
             design = replace(self._design(roles, names), weight=weight)
+            if self.predictors:
+                design = self._with_predictors(design, roles, source, executor)
             design.check(source.columns, source.where)
             for name in bootstrap.key:
                 if name not in source.columns:
@@ -242,7 +248,7 @@ class Imputer(BaseEstimator):
         self.converged_ = best.verdict.converged and all(c.verdict is not Verdict.MAX_ITER for c in replicates)
         self.stopped_because_ = str(best.verdict)
         self.n_iter_ = best.n_iter
-        self.n_scans_ = n_scans
+        self.n_scans_ = n_scans + bool(self.predictors)
 
     def _is_normal(self, roles: Roles) -> bool:
         if isinstance(self.model, BaseMixture) or self.model == "mixture":
@@ -285,6 +291,26 @@ class Imputer(BaseEstimator):
                     )
         return replace(design, bounds=bounds, universe=universe, unseen=unseen)
 
+    def _with_predictors(self, design: Design, roles: Roles, source: Source, executor: Executor) -> Design:
+        """The design with an indicator for every level but the first of the categories that predict; one more scan finds the levels."""
+        if not self._is_normal(roles):
+            raise ConfigurationError(
+                "predictors are for a normal; a mixture models categories: name them among its columns"
+            )
+        names = tuple(self.predictors)
+        Design(categorical=names).check(source.columns, source.where)
+        found: Profile = executor.reduce(source.pieces, partial(_profiled, Design(categorical=names)))
+        indicators = []
+        for name in names:
+            levels = sorted(found.levels[name], key=str)
+            if sum(found.levels[name].values()) < found.rows:
+                raise DataError(
+                    f"predictor {name!r} has missing cells, which would stay: use model='mixture', or leave it out"
+                )
+            indicators.append((name, tuple(levels[1:])))
+        derived = tuple(indicator(name, level) for name, levels in indicators for level in levels)
+        return replace(design, gaussian=(*design.gaussian, *derived), indicators=tuple(indicators))
+
     def _mixture_settings(self, bootstrap: Bootstrap) -> tuple[fitting.Settings, tuple[int, ...]]:
         if isinstance(self.model, BaseMixture):
             return replace(self.model.fit_settings(), bootstrap=bootstrap), (self.model.n_components,)
@@ -305,7 +331,7 @@ class Imputer(BaseEstimator):
         if self.columns is not None:
             Design(gaussian=tuple(self.columns)).check(names, "the table")
             return tuple(self.columns)
-        apart = {weight, *self._key()}
+        apart = {weight, *self._key(), *self.predictors}
         return tuple(name for name in names if name not in apart)
 
     def _key(self) -> tuple[str, ...]:
@@ -478,6 +504,10 @@ class _Seen:
     def __add__(self, other: _Seen) -> _Seen:
         keys = None if self.keys is None or other.keys is None else self.keys + other.keys
         return _Seen(self.profile + other.profile, keys)
+
+
+def _profiled(design: Design, piece: Any) -> Profile:
+    return profile(read_rows(piece, design), design)
 
 
 def _look_at(design: Design, key: tuple[str, ...], piece: Any) -> _Seen:

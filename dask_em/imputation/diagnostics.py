@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from dask_em.data import columns as col
 from dask_em.data.keys import row_keys
 from dask_em.data.profile import Profile, profile
-from dask_em.data.reading import read_rows, without_unasked
+from dask_em.data.reading import read_rows, prepared
 from dask_em.data.schema import Design, Level
 from dask_em.data.sources import Source
 from dask_em.execution.base import Executor
@@ -159,7 +159,7 @@ class Distributions:
         m : draws, at most the replicates that were fitted; without replicates one draw under the fitted parameters
         """
         model = replace(imputation, replicates=imputation.replicates or (imputation.model.parameters,))
-        known = without_unasked(table, model.schema.design)
+        known = prepared(table, model.schema.design)
         observed = tuple(own.count_column(known) for own in bins)
         imputed = tuple(np.zeros(own.size, dtype=np.int64) for own in bins)
         draws = min(m, len(model.replicates))

@@ -19,7 +19,7 @@ from scipy.stats import binom, poisson
 from dask_em.data.columns import missing_cells, undo
 from dask_em.data.encode import encode_rows
 from dask_em.data.keys import word
-from dask_em.data.reading import without_unasked
+from dask_em.data.reading import prepared
 from dask_em.data.schema import Level, Schema
 from dask_em.data.universe import asked
 from dask_em.families import Binomial, Categorical, Poisson
@@ -94,13 +94,13 @@ class ImputationModel:
         hidden = table.set_column(index, name, pa.nulls(table.num_rows, table.schema.field(index).type))
         parts = []
         for start in range(0, max(table.num_rows, 1), CHUNK_ROWS):
-            rows = _Rows(without_unasked(hidden.slice(start, CHUNK_ROWS), self.schema.design), start, self.schema)
+            rows = _Rows(prepared(hidden.slice(start, CHUNK_ROWS), self.schema.design), start, self.schema)
             parts.append(_Means(self, rows, self.model.parameters).level_probabilities(name))
         return self.levels(name), np.concatenate(parts)
 
     def expected(self, table: pa.Table, name: str) -> Array:
         """(n,) what is expected of a missing number, on the scale of the model and without regard to bounds."""
-        rows = _Rows(table, 0, self.schema)
+        rows = _Rows(prepared(table, self.schema.design), 0, self.schema)
         return rows.in_order(_Means(self, rows, self.model.parameters).on_model_scale(name))
 
     def levels(self, name: str) -> tuple[Level, ...]:
@@ -119,10 +119,10 @@ class ImputationModel:
         values: dict[str, list[NDArray[Any]]] = {name: [] for name in design.features}
         for start in range(0, max(table.num_rows, 1), CHUNK_ROWS):
             stop = min(start + CHUNK_ROWS, table.num_rows)
-            rows = _Rows(without_unasked(table.slice(start, CHUNK_ROWS), design), start, self.schema)
+            rows = _Rows(prepared(table.slice(start, CHUNK_ROWS), design), start, self.schema)
             found = columns(rows)
-            for name, own in found.items():
-                values[name].append(own[masks[name][start:stop]])
+            for name, own in values.items():
+                own.append(found[name][masks[name][start:stop]])
         return {name: Cells(masks[name], np.concatenate(own)) for name, own in values.items()}
 
 

@@ -345,7 +345,7 @@ def _warn(found: Fit, n_components: Sequence[int], settings: Settings) -> None:
     names = " or ".join(str(k) for k in dict.fromkeys(n_components))
     if not found.sizes:
         raise DataError(
-            f"every start with {names} component(s) collapsed onto too few rows: "
+            f"every start with {names} component{'s' if max(n_components) > 1 else ''} collapsed onto too few rows: "
             f"{_advice(max(n_components), found.schema.design, settings)}"
         )
     for k in dict.fromkeys(n_components):

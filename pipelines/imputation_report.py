@@ -72,6 +72,12 @@ def _notes(config: SurveyImputationConfig) -> list[str]:
         f"mean/ holds the table with every hole filled with its expected value, draws/ holds {config.draws} tables with random draws. Means and regressions belong on "
         "the draws, pooled; the expected values alone understate how uncertain they are."
     ]
+    if survey.imputer.predictors:
+        notes.append(
+            "These helped to predict the other columns and are not modelled themselves: "
+            + ", ".join(survey.imputer.predictors)
+            + "."
+        )
     if survey.imputer.delta:
         notes.append("Missing cells were shifted for a sensitivity analysis: " + ", ".join(survey.imputer.delta) + ".")
     if survey.weight is not None:

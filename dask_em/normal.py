@@ -187,8 +187,9 @@ def little_statistic(sums: NormalSums, params: GaussianParams) -> tuple[float, i
 def smallest_share(sums: NormalSums, columns: NDArray[np.intp]) -> float:
     """The smallest eigenvalue of the correlations of some columns, over the rows that observe all of them; 1 where these are too few."""
     d = sums.n_columns
-    total = sums.sums[sums.observed[:, columns].all(axis=1), 0].sum(axis=0)
-    if not total[0] > len(columns):
+    own = sums.observed[:, columns].all(axis=1)
+    total = sums.sums[own, 0].sum(axis=0)
+    if not (sums.rows[own].sum() > len(columns) and total[0] > 0):
         return 1.0
     square = np.zeros((d, d))
     i, j = np.triu_indices(d)

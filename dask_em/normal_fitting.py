@@ -21,7 +21,7 @@ from dask_em.data.schema import Design, Schema
 from dask_em.data.sources import Source
 from dask_em.em import loop
 from dask_em.em.stopping import Verdict
-from dask_em.errors import ConfigurationError, ConvergenceWarning, DataError
+from dask_em.errors import ConfigurationError, ConvergenceWarning, DataError, ObjectiveDecreasedError
 from dask_em.execution.base import Executor
 from dask_em.execution.threads import single_blas
 from dask_em.families import Gaussian
@@ -109,11 +109,12 @@ def fit(
         if found.sums is None:
             return _fit_by_rows(source, design, prior, tol, max_iter, executor, found, n_scans, bootstrap)
         observed, mean, deviation = found.sums.moments()
-        _check(design, found, observed, mean, deviation)
         far = np.abs(mean - np.array(schema.shift)) > FAR * deviation
         if not far.any():
             break
-        schema = replace(schema, shift=tuple(mean.tolist()), scale=tuple(deviation.tolist()))
+        scale = np.where(deviation > 0, deviation, 1.0)
+        schema = replace(schema, shift=tuple(mean.tolist()), scale=tuple(scale.tolist()))
+    _check(design, found, observed, mean, deviation)
     schema = replace(schema, shift=tuple(mean.tolist()), scale=tuple(deviation.tolist()))
     assert found.sums is not None
     sums = found.sums.standardised(mean, deviation)
@@ -189,8 +190,15 @@ def em(
     while not state.done:
         own = list(state.running)
         assert state.parameters is not None
-        step = e_step(mixture, state.parameters, sums.sums[:, own], sums.base[own], sums.observed)
-        state = loop.tell(state, step)
+        try:
+            step = e_step(mixture, state.parameters, sums.sums[:, own], sums.base[own], sums.observed)
+            state = loop.tell(state, step)
+        except (ObjectiveDecreasedError, np.linalg.LinAlgError):
+            if family.prior:
+                raise
+            # Towards a singular covariance the likelihood grows without end, and rounding with it.
+            lost = replace(state.candidates[0], verdict=Verdict.COLLAPSED, parameters=None)
+            return (lost, *state.candidates[1:])
     return state.candidates
 
 
@@ -208,7 +216,12 @@ def _fit_by_rows(
     settings = fitting.Settings(prior=prior, tol=tol, max_iter=max_iter, given=_at_the_margins, bootstrap=bootstrap)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # said below, once
-        own = fitting.fit(source, design, settings, [1], executor)
+        try:
+            own = fitting.fit(source, design, settings, [1], executor)
+        except (DataError, ObjectiveDecreasedError):
+            if prior is None:
+                raise _no_maximum("there are too few rows for its columns, or some are collinear") from None
+            raise
     family = own.mixture.families[0]
     assert isinstance(family, Gaussian)
     candidates = (*own.candidates, *own.replicates)
@@ -240,9 +253,7 @@ def _judge(found: NormalFit) -> None:
     names = _collinear(found)
     if any(c.verdict is Verdict.COLLAPSED for c in found.candidates):
         why = f"columns {_listed(names)} are collinear" if names else "there are too few rows for its columns"
-        raise DataError(
-            f"the likelihood has no maximum, because {why}: use prior='weak' or Ridge(df), or leave columns out"
-        )
+        raise _no_maximum(why)
     if names:
         warnings.warn(
             f"columns {_listed(names)} are collinear: only the prior keeps the covariance invertible, so leave one of them out",
@@ -258,28 +269,48 @@ def _judge(found: NormalFit) -> None:
         )
 
 
+def _no_maximum(why: str) -> DataError:
+    return DataError(
+        f"the likelihood has no maximum, because {why}: use prior='weak' or Ridge(df), or leave columns out"
+    )
+
+
 def _listed(names: list[str]) -> str:
     return ", ".join(map(repr, names))
 
 
 def _collinear(found: NormalFit) -> list[str]:
     """Columns of a combination that does not vary over the rows in which all of them are observed."""
-    if found.sums is None:
-        return []
     parameters = found.best.parameters
+    if found.sums is None:
+        return _flat(found)
     d = found.family.n_columns
     covariance = np.eye(d) if parameters is None else parameters.parts[0].covariances[0]
     if parameters is None:
         covariance = _pairwise(found.sums)
     deviation = np.sqrt(np.diagonal(covariance))
-    values, vectors = np.linalg.eigh(covariance / (deviation[:, None] * deviation))
-    for value, vector in zip(values, vectors.T):
-        if value > 0.1:
-            break
+    _, vectors = np.linalg.eigh(covariance / (deviation[:, None] * deviation))
+    for vector in vectors.T:
         support = np.flatnonzero(np.abs(vector) > 0.05 * np.abs(vector).max())
         if smallest_share(found.sums, support) < COLLINEAR:
+            for column in support.tolist():
+                fewer = support[support != column]
+                if len(fewer) > 1 and smallest_share(found.sums, fewer) < COLLINEAR:
+                    support = fewer  # the others are collinear without it
             return [found.schema.design.gaussian[i] for i in support]
     return []
+
+
+def _flat(found: NormalFit) -> list[str]:
+    """Columns of a combination that hardly varies beyond what the prior gives it: what can be said without sums."""
+    assert found.best.parameters is not None
+    covariance = found.best.parameters.parts[0].covariances[0]
+    deviation = np.sqrt(np.diagonal(covariance))
+    values, vectors = np.linalg.eigh(covariance / (deviation[:, None] * deviation))
+    if found.family.prior_covariance is not None or values[0] > 2 * found.family.prior / found.weight:
+        return []
+    support = np.abs(vectors[:, 0]) > 0.1 * np.abs(vectors[:, 0]).max()
+    return [name for name, own in zip(found.schema.design.gaussian, support) if own]
 
 
 def _pairwise(sums: NormalSums) -> Array:

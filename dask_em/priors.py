@@ -6,12 +6,17 @@ pseudo-row of uncorrelated columns.
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from dask_em.errors import ConfigurationError
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and bool(np.isfinite(float(value)))
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Ridge:
     df: float
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.df) and self.df >= 0):
+        if not (_is_number(self.df) and self.df >= 0):
             raise ConfigurationError("Ridge needs df, the number of pseudo-rows, of 0 or more")
 
 
@@ -49,7 +54,12 @@ class InverseWishart:
     def pseudo_rows(self, column_scale: Any) -> tuple[float, tuple[tuple[float, ...], ...]]:
         """How many pseudo-rows this is, and their covariance for columns divided by `column_scale`."""
         s = np.asarray(column_scale, dtype=np.float64)
-        given = np.asarray(self.scale, dtype=np.float64)
+        if not _is_number(self.df):
+            raise ConfigurationError("the df of InverseWishart must be a finite number")
+        try:
+            given = np.asarray(self.scale, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise ConfigurationError("the scale of InverseWishart must be a (d, d) array of numbers") from None
         if given.shape != (len(s), len(s)):
             raise ConfigurationError(
                 f"the scale of InverseWishart must have the shape {(len(s), len(s))}, not {given.shape}"

@@ -37,8 +37,8 @@ def word_of(number: int) -> np.uint64:
 
 
 def uniforms(words: Words) -> NDArray[np.float64]:
-    """Numbers strictly between 0 and 1, with 53 random bits."""
-    return ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    """Numbers strictly between 0 and 1, with 52 random bits: with 53 the largest would round to 1."""
+    return ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
 
 def _poisson_limits() -> Words:

@@ -95,7 +95,7 @@ def test_five_mistakes_are_reported_at_once_each_with_its_place(mistakes):
         """)
     assert found == [
         "job.yaml:3:16: outlier_share: must be less than 1",
-        "job.yaml:7:20: levels.people.source.kind: must be one of 'table', 'completejourney', 'cdnow'; "
+        "job.yaml:7:20: levels.people.source.kind: must be one of 'table', 'completejourney', 'cdnow', 'nhanes', 'census'; "
         "did you mean 'table'?",
         "job.yaml:8:10: levels.people.key: must be a valid string",
         "job.yaml:9:23: levels.people.n_components.1: must be greater than or equal to 1",
@@ -119,7 +119,7 @@ def test_an_unknown_key_without_a_near_name_lists_the_names(mistakes):
 def test_the_pipeline_decides_which_keys_are_known(mistakes):
     assert mistakes(COINS + "levels: {}\n")[0].startswith("job.yaml:5:1: levels: unknown key")
     assert mistakes(COINS.replace("coin_flips", "coin_flip")) == [
-        "job.yaml:1:11: pipeline: must be one of 'customer_segmentation', 'coin_flips'; did you mean 'coin_flips'?"
+        "job.yaml:1:11: pipeline: must be one of 'customer_segmentation', 'survey_imputation', 'coin_flips'; did you mean 'coin_flips'?"
     ]
     assert mistakes(COINS.replace("pipeline: coin_flips\n", "")) == ["job.yaml:1:1: pipeline: this key is required"]
 

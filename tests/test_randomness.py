@@ -48,9 +48,6 @@ def test_uniforms_are_uniform(purpose: int, seed: int) -> None:
     assert 0 < u.min() < u.max() < 1
 
 
-@pytest.mark.xfail(
-    reason="BUG: half of the last bit cannot be added to 53 bits, so the largest words give 1.0", strict=True
-)
 def test_uniforms_never_reach_their_ends() -> None:
     ends = uniforms(np.array([0, 2**64 - 1], dtype=np.uint64))
     assert 0 < ends[0] < 1e-15

@@ -27,8 +27,8 @@ def compose() -> dict:
     return YAML(typ="safe").load(ROOT / "docker-compose.yml")
 
 
-def test_the_three_jobs_are_there():
-    assert {path.stem for path in CONF} == {"customer_segmentation", "cdnow", "coin_flips"}
+def test_all_jobs_are_there():
+    assert {path.stem for path in CONF} == {"customer_segmentation", "cdnow", "coin_flips", "survey_imputation"}
 
 
 def test_the_schema_of_job_files_is_current():

@@ -19,6 +19,8 @@ from dask_em.data.columns import plain
 from dask_em.errors import DataError
 from dask_em.randomness import Words, mix
 
+NONE = 1 << 64
+
 KEPT = 1 << 20
 """Keys kept to look for repeated ones: exact up to a million rows, a sample by hash beyond."""
 
@@ -59,34 +61,36 @@ class KeySet:
     ----------
     rows : number of rows
     total : sum of the keys, modulo 2^64
-    smallest : the smallest keys, sorted, each once
-    repeated : whether one of the smallest came twice
+    smallest : the smallest keys after mixing, sorted, each once
+    twice : the smallest of those that came twice, 2^64 if none did
     """
 
     rows: int
     total: int
     smallest: Words
-    repeated: bool
+    twice: int
 
     @staticmethod
     def of(keys: Words) -> KeySet:
         kept, twice = _once(mix(keys))
         return KeySet(len(keys), int(np.add.reduce(keys, dtype=np.uint64)), kept, twice)
 
+    @property
+    def repeated(self) -> bool:
+        """Whether a key came twice, among those that were looked at: the same ones however the rows are cut."""
+        return self.twice < NONE and (len(self.smallest) < KEPT or self.twice <= int(self.smallest[-1]))
+
     def __add__(self, other: KeySet) -> KeySet:
         both = np.concatenate([self.smallest, other.smallest])
-        if len(self.smallest) == KEPT or len(other.smallest) == KEPT:
-            # Only where both lists are complete can a missing partner be told from one that was dropped.
-            ends = [s[-1] for s in (self.smallest, other.smallest) if len(s) == KEPT]
-            both = both[both <= min(ends)]
         kept, twice = _once(both)
         total = (self.total + other.total) % 2**64
-        return KeySet(self.rows + other.rows, total, kept, self.repeated or other.repeated or twice)
+        return KeySet(self.rows + other.rows, total, kept, min(self.twice, other.twice, twice))
 
 
-def _once(words: Words) -> tuple[Words, bool]:
-    """The smallest words, sorted, each once, and whether one came twice."""
+def _once(words: Words) -> tuple[Words, int]:
+    """The smallest words, sorted, each once, and the smallest that came twice."""
     ordered = np.sort(words)
     new = np.ones(len(ordered), dtype=bool)
     new[1:] = ordered[1:] != ordered[:-1]
-    return ordered[new][:KEPT], not bool(new.all())
+    again = ordered[~new]
+    return ordered[new][:KEPT], int(again[0]) if len(again) else NONE

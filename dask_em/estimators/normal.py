@@ -167,9 +167,8 @@ class MultivariateNormal(BaseEstimator):
     @cached_property
     def _information(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Covariance matrices of the parameters, in the table's units: from what was observed, and had nothing been missing."""
-        found = self.fit_
-        params = self.model_.parameters.parts[0]
-        own = information(self._sums, params, found.family)
+        sums, found = self._sums, self.fit_
+        own = information(sums, self.model_.parameters.parts[0], found.family)
         scale = np.asarray(found.schema.scale)
         i, j = np.triu_indices(len(scale))
         unit = np.concatenate([scale, scale[i] * scale[j]])

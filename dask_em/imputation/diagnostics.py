@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from dask_em.data import columns as col
 from dask_em.data.keys import row_keys
 from dask_em.data.profile import Profile, profile
-from dask_em.data.reading import read_rows, prepared
+from dask_em.data.reading import prepared, read_rows
 from dask_em.data.schema import Design, Level
 from dask_em.data.sources import Source
 from dask_em.execution.base import Executor

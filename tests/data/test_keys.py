@@ -230,9 +230,6 @@ def test_a_repeated_key_among_the_smallest_is_found_wherever_it_stands(monkeypat
             assert reduce(add, [KeySet.of(doubled[s]) for s in cuts(201, at)]).repeated
 
 
-@pytest.mark.xfail(
-    reason="BUG: within a piece all keys are looked at, between pieces the smallest ones only", strict=True
-)
 def test_whether_a_key_is_repeated_does_not_depend_on_the_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keys, "KEPT", 30)
     own = words(list(range(200)))

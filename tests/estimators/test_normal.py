@@ -386,9 +386,6 @@ def test_a_first_piece_without_the_column(centre: float, tmp_path: Path) -> None
     assert_same_fit(split, whole, 1e-8)
 
 
-@pytest.mark.xfail(
-    reason="BUG: sums that lost all digits are called a constant column before the second scan", strict=True
-)
 def test_a_first_piece_without_a_column_that_lies_very_far(tmp_path: Path) -> None:
     """Such as times in seconds since 1970, of which the first file has none."""
     X = holes(3000).round()
@@ -582,15 +579,11 @@ OF_THE_FIT = [
     "patterns_",
     "n_patterns_",
 ]
-WITHOUT_FIT = "BUG: the information looks for fit_ before it asks whether there is one"
 
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(n, marks=pytest.mark.xfail(reason=WITHOUT_FIT, strict=True) if n[0] in "sfw" else [])
-        for n in OF_THE_FIT
-    ],
+    [pytest.param(n) for n in OF_THE_FIT],
 )
 def test_what_needs_a_fit_says_so(name: str, tmp_path: Path) -> None:
     with pytest.raises(NotFittedError):

@@ -1,24 +1,21 @@
 """Where tables come from: everything becomes a list of pieces, each read as an Arrow table of the wanted columns.
 
-pandas, NumPy, Arrow (or anything with an Arrow stream), Parquet (file, folder, glob, fsspec URL; a piece is a row group) and CSV. Pieces come in
-canonical order, rows in a piece keep theirs, and a piece can be sent to a worker. A table in memory is cut into pieces without a copy.
+pandas, NumPy, Arrow (or anything with an Arrow stream), and files, which `files` knows. Pieces come in canonical order, rows in a piece keep theirs, and a
+piece can be sent to a worker. A table in memory is cut into pieces without a copy.
 """
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-import fsspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
 
+from dask_em.data.files import open_files
 from dask_em.errors import ConfigurationError, DataError
 
 PIECE_ROWS = 1 << 17
@@ -148,59 +145,6 @@ class Renamed:
 
 
 @dataclass(frozen=True)
-class ParquetPiece:
-    """One row group of a Parquet file."""
-
-    path: str
-    row_group: int
-    name: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def origin(self) -> tuple[str, int]:
-        return f"{self.name} {self.row_group}", 0
-
-    def read(self, columns: Sequence[str]) -> pa.Table:
-        try:
-            with fsspec.open(self.path, "rb", **self.options) as file:
-                return pq.ParquetFile(file).read_row_group(self.row_group, columns=list(columns), use_threads=False)
-        except (pa.ArrowException, OSError) as error:
-            raise _unreadable(self.path, error) from None
-
-
-@dataclass(frozen=True)
-class CsvPiece:
-    """A CSV file, with the declared types of its columns."""
-
-    path: str
-    types: tuple[tuple[str, str], ...]
-    name: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def origin(self) -> tuple[str, int]:
-        return self.name, 0
-
-    def read(self, columns: Sequence[str]) -> pa.Table:
-        types = {name: pa.type_for_alias(kind) for name, kind in self.types if name in columns}
-        convert = pyarrow.csv.ConvertOptions(
-            column_types=types,
-            include_columns=list(columns),
-            strings_can_be_null=True,
-            null_values=["", "NA", "NaN", "?"],
-        )
-        try:
-            with fsspec.open(self.path, "rb", compression="infer", **self.options) as file:
-                return pyarrow.csv.read_csv(file, convert_options=convert)
-        except pa.ArrowInvalid:
-            raise DataError(
-                f"{os.path.basename(self.path)} does not match the declared types of its columns: correct the types or the file"
-            ) from None
-        except (pa.ArrowException, OSError) as error:
-            raise _unreadable(self.path, error) from None
-
-
-@dataclass(frozen=True)
 class WithColumns:
     """A piece with further columns, such as row weights given beside the table."""
 
@@ -243,7 +187,8 @@ def open_source(
     if isinstance(X, Source):
         return X
     if isinstance(X, (str, os.PathLike)):
-        return _files(os.fspath(X), types or {}, storage_options or {})
+        names, found, where = open_files(os.fspath(X), types or {}, storage_options or {})
+        return Source(_unique(names), found, where)
     if isinstance(X, pd.Series):
         X = X.to_frame()
     if isinstance(X, pd.DataFrame):
@@ -294,71 +239,3 @@ def _unique(names: Sequence[str]) -> tuple[str, ...]:
         if names.count(name) > 1:
             raise DataError(f"the table has two columns named {name!r}: rename one")
     return tuple(names)
-
-
-def _files(path: str, types: Mapping[str, str], options: Mapping[str, Any]) -> Source:
-    paths = _listing(path, options)
-    where = path.rsplit("/", 1)[-1] or path
-    if paths[0].removesuffix(".gz").endswith((".csv", ".csv.gz")):
-        for name, kind in types.items():
-            try:
-                pa.type_for_alias(kind)
-            except ValueError:
-                raise ConfigurationError(
-                    f"type of column {name!r} is not an Arrow type: write int64, float64, string or bool"
-                ) from None
-        declared = tuple(types.items())
-        try:
-            with fsspec.open(paths[0], "rt", compression="infer", **options) as file:
-                head = pd.read_csv(file, nrows=0)
-        except (OSError, ValueError) as error:
-            raise _unreadable(paths[0], error) from None
-        return Source(
-            _unique([str(c) for c in head.columns]),
-            tuple(CsvPiece(p, declared, _below(path, p), options) for p in paths),
-            where,
-        )
-    pieces: list[Piece] = []
-    columns: tuple[str, ...] = ()
-    for p in paths:
-        try:
-            with fsspec.open(p, "rb", **options) as file:
-                metadata = pq.ParquetFile(file)
-                names = tuple(metadata.schema_arrow.names)
-                pieces += [ParquetPiece(p, i, _below(path, p), options) for i in range(metadata.num_row_groups)]
-        except (pa.ArrowException, OSError) as error:
-            raise _unreadable(p, error) from None
-        if columns and (lost := [c for c in columns if c not in names]):
-            raise DataError(f"{p.rsplit('/', 1)[-1]} has no column {lost[0]!r}, which the files before it have")
-        columns = columns or names
-    return Source(columns, tuple(pieces), where)
-
-
-def _listing(path: str, options: Mapping[str, Any]) -> list[str]:
-    """The data files below a path, glob or URL, in a fixed order."""
-    remote = "://" in path
-    fs, inner = fsspec.core.url_to_fs(path, **options)
-    if glob.has_magic(path):
-        found = fs.glob(inner)
-    elif fs.isdir(inner):
-        found = fs.find(inner)
-    else:
-        found = [inner] if fs.exists(inner) else []
-    names = sorted(f for f in found if not os.path.basename(f).startswith(("_", ".")))
-    data = [f for f in names if f.endswith((".parquet", ".pq", ".csv", ".csv.gz"))] or (
-        names if len(names) == 1 else []
-    )
-    if not data:
-        raise DataError(f"no Parquet or CSV file at {path}: check the path")
-    return [fs.unstrip_protocol(f) if remote else f for f in data]
-
-
-def _below(path: str, file: str) -> str:
-    """How a file is called below the folder that was given, so that its name does not depend on where the folder is."""
-    root = path.rstrip("/") + "/"
-    return file.removeprefix(root) if file.startswith(root) else file.rsplit("/", 1)[-1]
-
-
-def _unreadable(path: str, error: Exception) -> DataError:
-    reason = "it does not exist" if isinstance(error, FileNotFoundError) else "it is damaged or of another format"
-    return DataError(f"{path.rsplit('/', 1)[-1]} cannot be read, {reason}: check the file")

@@ -356,12 +356,6 @@ def test_a_column_that_a_later_file_lacks_is_named(tmp_path: Path) -> None:
     _says(tmp_path, r"^b\.parquet has no column 'town', which the files before it have$")
 
 
-def test_a_column_that_a_later_csv_file_lacks_is_named(tmp_path: Path) -> None:
-    _write_csv(tmp_path / "a.csv", 0, 90)
-    _write_csv(tmp_path / "b.csv", 90, N, ["id", "x", "y", "children"])
-    _says(open_source(str(tmp_path), types=TYPES), r"b\.csv")
-
-
 @pytest.mark.parametrize("kind", ["Arrow", "pandas NaN", "Parquet file", "CSV"])
 def test_a_missing_column_is_named_with_the_nearest(kind: str, tmp_path: Path) -> None:
     model = MixtureModel(2, categorical=["twon"], poisson=["children"])

@@ -1,0 +1,60 @@
+"""What goes wrong between here and the files behind a URL, said in one sentence: bad addresses, refused access, storage that does not answer.
+
+fsspec passes on whatever its backends raise, from ValueError to exceptions of their own, so they are told apart by what they mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import fsspec
+import pyarrow as pa
+
+from dask_em.errors import ConfigurationError, DaskEMError, DataError, TryAgainError
+
+
+@contextmanager
+def reached(path: str) -> Iterator[None]:
+    """A block that reaches for a path or URL; its failures get their sentences.
+
+    Raises
+    ------
+    ConfigurationError
+        No backend reads URLs of this kind.
+    DataError
+        Access is refused.
+    TryAgainError
+        The storage does not answer.
+    """
+    scheme, separator, _ = path.partition("://")
+    if not separator:
+        yield
+        return
+    try:
+        fsspec.get_filesystem_class(scheme)
+    except (ValueError, ImportError):
+        raise ConfigurationError(
+            f"URLs that begin with {scheme}:// cannot be read here: correct the address, or install the package that fsspec needs for them"
+        ) from None
+    try:
+        yield
+    except (DaskEMError, FileNotFoundError):
+        raise
+    except Exception as error:
+        raise failure(path, error) or error from None
+
+
+def failure(path: str, error: Exception) -> DaskEMError | None:
+    """The sentence for an error of the storage behind a URL; None where the file itself may be at fault."""
+    if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, OSError):
+        # Over HTTP, fsspec calls a file that cannot be reached one that does not exist.
+        error = error.__cause__
+    if "://" not in path or isinstance(error, (FileNotFoundError, pa.ArrowException)) or type(error) is OSError:
+        return None
+    name = path.rsplit("/", 1)[-1]
+    if isinstance(error, PermissionError) or "Credentials" in type(error).__name__:
+        return DataError(f"the storage refuses access to {name}: check the address and your credentials")
+    return TryAgainError(
+        f"the storage of {name} does not answer ({type(error).__name__}): check the address, then run this again"
+    )

@@ -23,6 +23,9 @@ from dask_em.kernels import precisions
 from dask_em.mixture import Mixture, Parameters
 from dask_em.scan import Block, Sums, weighted_features
 
+CONSTANT = 1e-10
+"""Variance, as a share of the column's own over all rows, that is nothing but rounding."""
+
 
 @dataclass(frozen=True)
 class NormalSums:
@@ -185,7 +188,10 @@ def little_statistic(sums: NormalSums, params: GaussianParams) -> tuple[float, i
 
 
 def smallest_share(sums: NormalSums, columns: NDArray[np.intp]) -> float:
-    """The smallest eigenvalue of the correlations of some columns, over the rows that observe all of them; 1 where these are too few."""
+    """The smallest eigenvalue of the correlations of some columns, over the rows that observe all of them.
+
+    1 where these rows cannot tell: they are too few, or one of the columns is constant there (who is asked how much they smoke, smokes).
+    """
     d = sums.n_columns
     own = sums.observed[:, columns].all(axis=1)
     total = sums.sums[own, 0].sum(axis=0)
@@ -196,10 +202,10 @@ def smallest_share(sums: NormalSums, columns: NDArray[np.intp]) -> float:
     square[i, j] = square[j, i] = total[d + 1 :]
     mean = total[1 : d + 1] / total[0]
     covariance = (square / total[0] - mean[:, None] * mean)[np.ix_(columns, columns)]
-    deviation = np.sqrt(np.diagonal(covariance))
-    if not (deviation > 0).all():
+    variance = np.diagonal(covariance)
+    if not (variance > CONSTANT).all():
         return 1.0
-    return float(np.linalg.eigvalsh(covariance / (deviation[:, None] * deviation))[0])
+    return float(np.linalg.eigvalsh(covariance / np.sqrt(variance[:, None] * variance))[0])
 
 
 def _about(sums: NormalSums, mean: Array) -> tuple[Array, Array]:

@@ -125,6 +125,15 @@ def test_no_maximum_where_rows_are_scanned(X: Any, monkeypatch: pytest.MonkeyPat
         MultivariateNormal(prior=None).fit(X)
 
 
+def test_a_question_that_follows_from_an_answer_is_not_collinear() -> None:
+    """Only smokers are asked how much they smoke, so `smoked` is constant where all is observed."""
+    rng = np.random.default_rng(8)
+    smoked = rng.integers(0, 2, 400).astype(float)
+    X = pd.DataFrame({"smoked": smoked, "number": np.where(smoked == 1, rng.normal(10, 3, 400), np.nan)})
+    X["pulse"] = 70 + 5 * smoked + rng.normal(size=400)
+    assert np.isfinite(MultivariateNormal().fit(X).covariance_).all()
+
+
 def test_nearly_collinear_columns_are_not_called_collinear() -> None:
     X = collinear()
     X["sum"] += 1e-3 * np.random.default_rng(5).normal(size=len(X))

@@ -9,7 +9,7 @@ import json
 import os
 import platform
 import zipfile
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 import dask_em
 from dask_em.data.schema import Design, Schema
 from dask_em.data.sinks import staged
-from dask_em.errors import DataError
+from dask_em.errors import ConfigurationError, DataError
 from dask_em.families import Binomial, Categorical, DiagonalGaussian, Family, Gaussian, Poisson
 from dask_em.families.binomial import BinomialParams
 from dask_em.families.categorical import CategoricalParams
@@ -66,9 +66,17 @@ def save(estimator: Any, path: str | os.PathLike[str], **notes: Any) -> None:
 
     Raises
     ------
+    NotFittedError
+        The estimator has not been fitted.
+    ConfigurationError
+        A note is not a plain value.
     OutputError
         The folder is not empty or cannot be made; nothing is left behind.
     """
+    # Here, because loading and scoring need no scikit-learn.
+    from sklearn.utils.validation import check_is_fitted
+
+    check_is_fitted(estimator)
     imputation: ImputationModel | None = getattr(estimator, "imputation_", None)
     model: FittedMixture = estimator.model_ if imputation is None else imputation.model
     settings = {
@@ -77,15 +85,15 @@ def save(estimator: Any, path: str | os.PathLike[str], **notes: Any) -> None:
     document = {
         "format": FORMAT,
         "estimator": type(estimator).__name__,
-        "settings": _jsonable(settings),
+        "settings": _with_nulls(_jsonable(settings)),
         "named_columns": hasattr(estimator, "feature_names_in_"),
         "columns": _jsonable(list(getattr(estimator, "feature_names_in_", model.schema.design.columns))),
         "n_columns": estimator.n_features_in_,
-        "schema": _jsonable(asdict(model.schema)),
+        "schema": _with_nulls(_jsonable(asdict(model.schema))),
         "families": [_family(f) for f in model.mixture.families],
         "fix_weights": model.mixture.fix_weights,
         "fit": {name: getattr(estimator, name) for name in FACTS if hasattr(estimator, name)},
-        "notes": _jsonable(notes),
+        "notes": _notes(notes),
         "versions": {"dask_em": dask_em.__version__, "numpy": np.__version__, "python": platform.python_version()},
     }
     arrays = _arrays("", model.parameters)
@@ -97,7 +105,7 @@ def save(estimator: Any, path: str | os.PathLike[str], **notes: Any) -> None:
             "integer": sorted(imputation.integer),
             "delta": [list(pair) for pair in imputation.delta],
             "donors": None if imputation.donors is None else [name for name, _ in imputation.donors.columns],
-            "roles": _jsonable(asdict(estimator.roles_)),
+            "roles": _with_nulls(_jsonable(asdict(estimator.roles_))),
         }
         for i, parameters in enumerate(imputation.replicates):
             arrays |= _arrays(f"replicate{i}.", parameters)
@@ -166,6 +174,7 @@ def _rebuild(document: dict[str, Any], arrays: dict[str, Any]) -> Any:
         return Parameters(arrays[f"{prefix}weights"], tuple(parts))
 
     model = FittedMixture(schema, Mixture(tuple(families), None, document["fix_weights"]), parameters(""))
+    _check(model, document)
     estimator = getattr(import_module("dask_em.estimators"), document["estimator"])(**document["settings"])
     estimator.n_features_in_ = document["n_columns"]
     if document["named_columns"]:
@@ -182,11 +191,24 @@ def _rebuild(document: dict[str, Any], arrays: dict[str, Any]) -> Any:
     if own["donors"] is not None:
         donors = Donors(tuple((name, arrays[f"donors{i}"]) for i, name in enumerate(own["donors"])))
     replicates = tuple(parameters(f"replicate{i}.") for i in range(own["replicates"]))
+    for drawn in replicates:
+        replace(model, parameters=drawn).check()
     delta = tuple((name, value) for name, value in own["delta"])
     integer = frozenset(own["integer"])
     estimator.imputation_ = ImputationModel(model, replicates, own["seed"], tuple(own["key"]), integer, delta, donors)
     estimator.roles_ = Roles(**{name: _tuples(value) for name, value in own["roles"].items()})
     return estimator
+
+
+def _check(model: FittedMixture, document: dict[str, Any]) -> None:
+    """Raise ValueError unless the parts of a document belong together."""
+    known = document["columns"] if document["named_columns"] else model.schema.design.columns
+    size = document["settings"].get("n_components")
+    if not set(model.schema.design.columns) <= set(known) or document["n_columns"] < 1:
+        raise ValueError("columns that the table did not have")
+    if size not in (None, model.n_components) and "imputation" not in document:
+        raise ValueError("another number of components")
+    model.check()
 
 
 def _finite_bounds(schema: dict[str, Any]) -> dict[str, Any]:
@@ -212,12 +234,33 @@ def _plain(value: Any) -> bool:
     return value is None or isinstance(value, (str, bool, int, float, np.integer, np.floating))
 
 
+def _notes(notes: dict[str, Any]) -> dict[str, Any]:
+    """Notes as JSON holds them."""
+    plain: dict[str, Any] = _jsonable(notes)
+    for name, value in plain.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError):
+            raise ConfigurationError(
+                f"note {name!r} cannot be saved: give finite numbers, text, and lists or dictionaries of them"
+            ) from None
+    return plain
+
+
 def _jsonable(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(k): _jsonable(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_jsonable(v) for v in value]
-    value = value.item() if isinstance(value, np.generic) else value
+    return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value
+
+
+def _with_nulls(value: Any) -> Any:
+    """Null in the place of the infinities of bounds, which JSON does not know."""
+    if isinstance(value, dict):
+        return {k: _with_nulls(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_with_nulls(v) for v in value]
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 

@@ -133,7 +133,7 @@ def fit(
             raise ConfigurationError("n_components must be at least 1")
     design.check(source.columns, source.where)
     if found is None and source.pieces:
-        found = executor.reduce(source.pieces, partial(_profile_piece, design))
+        found = profile_source(source, design, executor)
     check_table(found, design, min(n_components))
     assert found is not None
     n_components = _within(n_components, found)
@@ -181,7 +181,13 @@ def _identity(value: Any) -> Any:
     return value
 
 
-def _profile_piece(design: Design, piece: Any) -> Profile:
+def profile_source(source: Source, design: Design, executor: Executor) -> Profile:
+    """What a first pass over a table finds."""
+    found: Profile = executor.reduce(source.pieces, partial(_profile_piece, design))
+    return found
+
+
+def _profile_piece(design: Design, i: int, piece: Any) -> Profile:
     # A spread beyond what a float can hold is refused later, with the name of its column.
     with np.errstate(over="ignore"):
         return profile(read_rows(piece, design), design)

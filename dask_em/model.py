@@ -5,7 +5,7 @@ This is what goes to workers and into files; it needs neither scikit-learn nor D
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,50 @@ class FittedMixture:
     def reordered(self, order: NDArray[np.int64]) -> FittedMixture:
         """The same mixture with its components in another order."""
         return FittedMixture(self.schema, self.mixture, self.parameters.take(order))
+
+    def check(self) -> None:
+        """Raise ValueError unless schema, families and parameters belong together and are what a fit can find."""
+        _require(self._fits_schema())
+        k, weights = self.n_components, self.parameters.weights
+        _require(weights.shape == (k,) and (weights >= 0).all() and abs(weights.sum() - 1) < 1e-6)
+        margin = self.mixture.margin([k])
+        for family, own, like in zip(self.mixture.families, self.parameters.parts, margin.parts, strict=True):
+            for f in fields(own):
+                value = getattr(own, f.name)
+                _require(value.shape == getattr(like, f.name).shape and np.isfinite(value).all())
+            match family:
+                case Gaussian():
+                    _require(np.allclose(own.covariances, own.covariances.swapaxes(1, 2)))
+                    np.linalg.cholesky(own.covariances)
+                case DiagonalGaussian():
+                    _require((own.variances > 0).all())
+                case Poisson():
+                    _require((own.rates >= 0).all())
+                case Binomial():
+                    _require((own.probabilities >= 0).all() and (own.probabilities <= 1).all())
+                case Categorical():
+                    sums = np.add.reduceat(own.probabilities, family.offsets, axis=1)
+                    _require((own.probabilities >= 0).all() and np.allclose(sums, 1.0))
+
+    def _fits_schema(self) -> bool:
+        """Whether the families are those of the columns, in order, with as many of them."""
+        schema, design = self.schema, self.schema.design
+        kinds: list[tuple[bool, tuple[type, ...], int]] = [
+            (bool(design.gaussian), (Gaussian, DiagonalGaussian), len(design.gaussian)),
+            (bool(design.categorical), (Categorical,), len(design.categorical)),
+            (bool(design.poisson), (Poisson,), len(design.poisson)),
+            (bool(design.binomial), (Binomial,), len(design.binomial)),
+        ]
+        wanted = [(kind, n) for there, kind, n in kinds if there]
+        families = self.mixture.families
+        return (
+            len(families) == len(wanted)
+            and all(isinstance(f, kind) and f.n_columns == n for f, (kind, n) in zip(families, wanted))
+            and all(f.n_levels == tuple(map(len, schema.levels)) for f in families if isinstance(f, Categorical))
+            and len(schema.shift) == len(schema.scale) == len(design.gaussian)
+            and bool(np.isfinite([*schema.shift, *schema.scale]).all())
+            and min(schema.scale, default=1.0) > 0
+        )
 
     def score(self, table: pa.Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Responsibilities (n, k) and log densities (n,) of the rows, in their order and in the user's units."""
@@ -128,3 +172,8 @@ class FittedMixture:
                 for name, v, shift, scale in zip(design.gaussian, values, self.schema.shift, self.schema.scale):
                     out[name] = undo(shift + scale * v, design.transform(name))
         return out, components
+
+
+def _require(condition: Any) -> None:
+    if not condition:
+        raise ValueError("schema, families and parameters do not belong together")

@@ -127,7 +127,7 @@ def fit(
     return result
 
 
-def _gather(schema: Schema, bootstrap: Bootstrap, piece: Any) -> Gathered:
+def _gather(schema: Schema, bootstrap: Bootstrap, i: int, piece: Any) -> Gathered:
     return gather(piece, schema, bootstrap)
 
 

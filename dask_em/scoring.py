@@ -17,10 +17,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dask_em.data.columns import missing_cells
+from dask_em.data.keys import KeySet, check_keys, row_keys
 from dask_em.data.profile import pattern_groups
-from dask_em.data.sinks import ParquetSink, Receipt, staged
+from dask_em.data.sinks import ParquetSink, staged
 from dask_em.data.sources import open_source
-from dask_em.errors import ConfigurationError, DataError
+from dask_em.errors import ConfigurationError
 from dask_em.execution.choose import open_executor
 from dask_em.model import FittedMixture
 
@@ -90,7 +91,7 @@ def write_scores(
     model : fitted estimator, or the folder of a saved one
     X : table, or path or URL of one
     output : folder to make; it must be absent or empty
-    key : columns to carry over, bit for bit; by default none
+    key : columns that together name a row, to carry over bit for bit, missing cells too; by default none
     executor : where to score, as in `fit`
     types : for CSV, Arrow type names by column
 
@@ -112,21 +113,17 @@ def write_scores(
     fitted: FittedMixture = model.model_
     fitted.schema.design.check(source.columns, source.where)
     taken = {"segment", "probability", "log_density", "outlier"}
+    check_keys(source, keys)
     for name in keys:
-        if name not in source.columns:
-            raise DataError(f"key column {name!r} is not in {source.where}: check the spelling or the table")
         if name in taken:
             raise ConfigurationError(f"key column {name!r} has the name of a result: rename it")
     scorer = scorer_of(model)
     with staged(output) as folder, open_executor(executor) as opened:
         write = partial(_write_piece, scorer, ParquetSink(str(folder)), keys)
-        receipts: list[tuple[Receipt, int]] = opened.map(source.pieces, write)
-    return {
-        "rows": sum(r.rows for r, _ in receipts),
-        "parts": len(receipts),
-        "outliers": sum(n for _, n in receipts),
-        "output": str(output),
-    }
+        written = opened.reduce(source.pieces, write) if source.pieces else _Written()
+        if written.keys is not None:
+            written.keys.check_unique(keys)
+    return {"rows": written.rows, "parts": written.parts, "outliers": written.outliers, "output": str(output)}
 
 
 def scorer_of(model: Any) -> Scorer:
@@ -136,9 +133,25 @@ def scorer_of(model: Any) -> Scorer:
     return Scorer(model.model_, segments, float(notes.get("outlier_share", Scorer.outlier_share)))
 
 
-def _write_piece(scorer: Scorer, sink: ParquetSink, keys: tuple[str, ...], i: int, piece: Any) -> tuple[Receipt, int]:
+@dataclass(frozen=True)
+class _Written:
+    """What was written, and the keys of its rows; adds up over pieces."""
+
+    rows: int = 0
+    parts: int = 0
+    outliers: int = 0
+    keys: KeySet | None = None
+
+    def __add__(self, other: _Written) -> _Written:
+        keys = None if self.keys is None or other.keys is None else self.keys + other.keys
+        return _Written(self.rows + other.rows, self.parts + other.parts, self.outliers + other.outliers, keys)
+
+
+def _write_piece(scorer: Scorer, sink: ParquetSink, keys: tuple[str, ...], i: int, piece: Any) -> _Written:
     columns = tuple(dict.fromkeys((*scorer.model.schema.design.columns, *keys)))
     table = piece.read(columns)
     scores = scorer.score(table)
     out = pa.table({**{name: table.column(name) for name in keys}, **scores})
-    return sink.write(i, [out]), int(scores["outlier"].sum())
+    sink.write(i, [out])
+    known = KeySet.of(row_keys(table.select(keys).drop_null(), keys, piece.origin)) if keys else None
+    return _Written(table.num_rows, 1, int(scores["outlier"].sum()), known)

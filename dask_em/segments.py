@@ -150,7 +150,7 @@ def describe_segments(source: Source, scorer: Scorer, found: Profile, executor: 
     return executor.reduce(source.pieces, partial(_scored_sums, scorer, centres))
 
 
-def _scored_sums(scorer: Scorer, centres: dict[str, float], piece: Any) -> SegmentSums:
+def _scored_sums(scorer: Scorer, centres: dict[str, float], i: int, piece: Any) -> SegmentSums:
     design, k = scorer.model.schema.design, scorer.model.n_components
     table = piece.read(design.columns)
     scores = scorer.score(table)

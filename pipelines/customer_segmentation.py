@@ -14,6 +14,7 @@ import pandas as pd
 
 from dask_em import MixtureModel, choose_n_components, load, save
 from dask_em.config import Cdnow, CompleteJourney, Level, SegmentationConfig
+from dask_em.data.keys import check_keys
 from dask_em.data.sinks import staged
 from dask_em.data.sources import Source, open_source
 from dask_em.errors import ConfigurationError
@@ -27,11 +28,12 @@ from pipelines.segment_report import write_report
 def plan(config: SegmentationConfig) -> dict[str, Any]:
     """What `run` would do, without reading a row more than the source needs to name its columns."""
     level = config.levels[config.level]
+    _checked(level)
     return {
         "pipeline": config.pipeline,
         "level": config.level,
         "source": level.source.kind,
-        "columns": list(_model(level).fit_columns),
+        "columns": list(_model(level).design.features),
         "n_components": list(level.candidates),
         "starts": len(level.candidates) * level.model.n_init,
         "executor": config.cluster.scheduler or config.cluster.executor,
@@ -52,9 +54,9 @@ def run(config: SegmentationConfig, *, progress: Callable[[Any], None]) -> dict[
     """Segment one level; everything appears under config.output at the end, or nothing does."""
     level = config.levels[config.level]
     previous = None if config.match is None else load(config.match)
-    source = table(level)
+    source = _checked(level)
     model = _model(level)
-    if previous is not None and set(previous.model_.schema.design.features) != set(model.fit_columns):
+    if previous is not None and set(previous.model_.schema.design.features) != set(model.design.features):
         raise ConfigurationError(
             f"match: the model in {config.match} has other columns: leave match out, or fit the same columns"
         )
@@ -98,6 +100,14 @@ def run(config: SegmentationConfig, *, progress: Callable[[Any], None]) -> dict[
         "report": str(output / "report.html"),
         "model": str(output / "model"),
     }
+
+
+def _checked(level: Level) -> Source:
+    """The table of a level, which has the columns that the job names: said before hours of work, not after."""
+    source = table(level)
+    _model(level).design.check(source.columns, source.where)
+    check_keys(source, (level.key,))
+    return source
 
 
 def table(level: Level) -> Source:

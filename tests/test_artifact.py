@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from sklearn.exceptions import NotFittedError
 
 import dask_em
 from dask_em import BinomialMixture, GaussianMixture, LatentClassAnalysis, MixtureModel, PoissonMixture
-from dask_em.errors import DataError, OutputError
+from dask_em.errors import ConfigurationError, DataError, OutputError
 from tests.laws.table import CASES, CATEGORIES, COINS, COUNTS, GAUSSIAN
 
 
@@ -156,11 +157,24 @@ def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.rglob("*")] == ["model", "precious"]
 
 
-def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("note", [float("nan"), [1.0, float("inf")], object(), {"when": {1, 2}}])
+def test_what_cannot_be_written_leaves_nothing(note: Any, tmp_path: Path) -> None:
     make, columns = MODELS["poisson"]
     model = make().fit(table(columns))
-    with pytest.raises((TypeError, ValueError)):
-        dask_em.save(model, tmp_path / "model", share=float("nan"))
+    with pytest.raises(ConfigurationError, match="'share'"):
+        dask_em.save(model, tmp_path / "model", share=note)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_notes_may_be_arrays(tmp_path: Path) -> None:
+    make, columns = MODELS["poisson"]
+    dask_em.save(make().fit(table(columns)), tmp_path / "model", names=np.arange(3), share=np.float64(0.5))
+    assert dask_em.load(tmp_path / "model").notes_ == {"names": [0, 1, 2], "share": 0.5}
+
+
+def test_what_is_not_fitted_is_not_saved(tmp_path: Path) -> None:
+    with pytest.raises(NotFittedError):
+        dask_em.save(GaussianMixture(2), tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -217,6 +231,80 @@ def test_a_damaged_model_is_one_sentence(damage: Callable[[Path], None], tmp_pat
     dask_em.save(make().fit(table(columns)), tmp_path / "model")
     damage(tmp_path / "model")
     with pytest.raises(DataError, match=r"model .*: (save|give)"):
+        dask_em.load(tmp_path / "model")
+
+
+def _arrays(**changes: Callable[[np.ndarray], Any]) -> Callable[[Path], None]:
+    """Change arrays by name; underscores stand for dots."""
+
+    def edit(folder: Path) -> None:
+        with np.load(folder / "arrays.npz") as stored:
+            arrays = dict(stored)
+        for name, change in changes.items():
+            key = name.replace("__", ".")
+            assert key in arrays
+            arrays[key] = change(arrays[key])
+        np.savez(folder / "arrays.npz", **arrays)
+
+    return edit
+
+
+def _document(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        document = json.loads((folder / "model.json").read_text())
+        change(document)
+        (folder / "model.json").write_text(json.dumps(document))
+
+    return edit
+
+
+def _spoil(array: np.ndarray, value: float) -> np.ndarray:
+    array.flat[0] = value
+    return array
+
+
+ALTERED: dict[str, Callable[[Path], None]] = {
+    "a weight more": _arrays(weights=lambda w: np.append(w, 0.0)),
+    "a weight of NaN": _arrays(weights=lambda w: _spoil(w, np.nan)),
+    "a negative weight": _arrays(weights=lambda w: np.array([1.5, -0.25, -0.25])),
+    "weights of more than 1": _arrays(weights=lambda w: w + 0.1),
+    "a mean less": _arrays(part0__means=lambda m: m[:, :-1]),
+    "a component less": _arrays(part0__means=lambda m: m[:-1]),
+    "an infinite mean": _arrays(part0__means=lambda m: _spoil(m, np.inf)),
+    "means of text": _arrays(part0__means=lambda m: m.astype(str)),
+    "a covariance that is none": _arrays(part0__covariances=lambda c: -c),
+    "a covariance of 0": _arrays(part0__covariances=lambda c: 0 * c),
+    "a lopsided covariance": _arrays(part0__covariances=lambda c: c + np.triu(np.full(c.shape[1:], 0.1), 1)),
+    "chances that do not add up": _arrays(part1__probabilities=lambda p: p / 2),
+    "a negative chance": _arrays(part1__probabilities=lambda p: _spoil(p, -0.1)),
+    "a level less": _arrays(part1__probabilities=lambda p: p[:, 1:]),
+    "a negative rate": _arrays(part2__rates=lambda r: -r),
+    "a chance above 1": _arrays(part3__probabilities=lambda p: p + 1),
+    "a scale of 0": _document(lambda d: d["schema"]["scale"].__setitem__(0, 0.0)),
+    "a scale less": _document(lambda d: d["schema"]["scale"].pop()),
+    "a shift less": _document(lambda d: d["schema"]["shift"].pop()),
+    "a shift of text": _document(lambda d: d["schema"]["shift"].__setitem__(0, "far")),
+    "levels of a column less": _document(lambda d: d["schema"]["levels"].pop()),
+    "a level more": _document(lambda d: d["schema"]["levels"][0].append("new")),
+    "a family less": _document(lambda d: d["families"].pop()),
+    "a family twice": _document(lambda d: d["families"].append(d["families"][0])),
+    "families in another order": _document(lambda d: d["families"].reverse()),
+    "other columns": _document(lambda d: d.update(columns=["a"])),
+    "another number of components": _document(lambda d: d["settings"].update(n_components=7)),
+}
+
+
+@pytest.fixture(scope="module")
+def everything() -> Any:
+    make, columns = MODELS["everything"]
+    return make().fit(table(columns))
+
+
+@pytest.mark.parametrize("name", ALTERED)
+def test_an_altered_model_is_damaged(name: str, everything: Any, tmp_path: Path) -> None:
+    dask_em.save(everything, tmp_path / "model")
+    ALTERED[name](tmp_path / "model")
+    with pytest.raises(DataError, match="damaged"):
         dask_em.load(tmp_path / "model")
 
 

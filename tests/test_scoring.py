@@ -11,6 +11,7 @@ import pytest
 
 import dask_em
 from dask_em import BinomialMixture, MixtureModel
+from dask_em.errors import DataError
 from dask_em.scoring import write_scores
 
 SHARE = 0.001
@@ -62,3 +63,15 @@ def test_many_numbers_of_trials_are_drawn_from_their_distribution() -> None:
     frame = pd.DataFrame({"a": rng.binomial(tosses, 0.4), "t": tosses})
     drawn, _ = BinomialMixture(1, successes="a", trials="t").fit(frame).sample(4000, 0)
     assert np.abs(np.quantile(drawn["t"], [0.1, 0.5, 0.9]) - np.array([300, 1500, 2700])).max() < 100
+
+
+def test_no_two_rows_have_the_same_key(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"id": np.arange(60), "x": np.random.default_rng(0).normal(size=60)})
+    model = MixtureModel(1, gaussian=["x"]).fit(frame)
+    with pytest.raises(DataError, match=r"^the key 'id' is not unique: name columns that tell rows apart$"):
+        write_scores(model, frame.assign(id=frame["id"] % 59), tmp_path / "scores", key="id")
+    assert list(tmp_path.iterdir()) == []
+    nameless = frame.astype({"id": "Int64"}).replace({"id": {7: pd.NA, 8: pd.NA}})
+    assert write_scores(model, nameless, tmp_path / "nameless", key="id")["rows"] == 60
+    halves = frame.assign(half=frame["id"] % 2, id=frame["id"] // 2)
+    assert write_scores(model, halves, tmp_path / "halves", key=["half", "id"])["rows"] == 60

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dask_em.data.columns import plain
+from dask_em.data.sources import Source
 from dask_em.errors import DataError
 from dask_em.randomness import Words, mix
 
@@ -23,6 +24,13 @@ NONE = 1 << 64
 
 KEPT = 1 << 20
 """Keys kept to look for repeated ones: exact up to a million rows, a sample by hash beyond."""
+
+
+def check_keys(source: Source, key: Sequence[str]) -> None:
+    """Raise DataError unless the table has the key columns."""
+    for name in key:
+        if name not in source.columns:
+            raise DataError(f"key column {name!r} is not in {source.where}: check the spelling or the table")
 
 
 def word(name: str) -> int:
@@ -79,6 +87,11 @@ class KeySet:
     def repeated(self) -> bool:
         """Whether a key came twice, among those that were looked at: the same ones however the rows are cut."""
         return self.twice < NONE and (len(self.smallest) < KEPT or self.twice <= int(self.smallest[-1]))
+
+    def check_unique(self, key: Sequence[str]) -> None:
+        """Raise DataError if a key came twice."""
+        if self.repeated:
+            raise DataError(f"the key {', '.join(map(repr, key))} is not unique: name columns that tell rows apart")
 
     def __add__(self, other: KeySet) -> KeySet:
         both = np.concatenate([self.smallest, other.smallest])

@@ -353,7 +353,7 @@ def _density(model: FittedMixture, table: pa.Table) -> NDArray[np.float64]:
     return model.score(table)[1]
 
 
-def _weighted_density(model: FittedMixture, weight: str | None, piece: Any) -> NDArray[np.float64]:
+def _weighted_density(model: FittedMixture, weight: str | None, i: int, piece: Any) -> NDArray[np.float64]:
     design = replace(model.schema.design, weight=weight, labels=None)
     table = read_rows(piece, design)
     kept, weights = weighted_rows(table, design)

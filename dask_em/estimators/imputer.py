@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from dask_em import fitting, normal_fitting
 from dask_em.data.gather import Bootstrap
-from dask_em.data.keys import KeySet, row_keys
+from dask_em.data.keys import KeySet, check_keys, row_keys
 from dask_em.data.profile import Profile, profile
 from dask_em.data.reading import read_rows
 from dask_em.data.schema import Design, indicator
@@ -179,18 +179,14 @@ class Imputer(BaseEstimator):
             if self.predictors:
                 design = self._with_predictors(design, roles, source, executor)
             design.check(source.columns, source.where)
-            for name in bootstrap.key:
-                if name not in source.columns:
-                    raise DataError(f"key column {name!r} is not in {source.where}: check the spelling or the table")
+            check_keys(source, bootstrap.key)
             seen: _Seen | None = None
             if source.pieces:
                 seen = executor.reduce(source.pieces, partial(_look_at, design, bootstrap.key))
             fitting.check_table(None if seen is None else seen.profile, design, 1)
             assert seen is not None
-            if seen.keys is not None and seen.keys.repeated:
-                raise DataError(
-                    f"the key {', '.join(map(repr, bootstrap.key))} is not unique: name columns that tell rows apart"
-                )
+            if seen.keys is not None:
+                seen.keys.check_unique(bootstrap.key)
             self._fit(source, design, seen.profile, bootstrap, roles, executor, on_progress)
         self.profile_ = seen.profile
         self.roles_ = roles
@@ -299,7 +295,7 @@ class Imputer(BaseEstimator):
             )
         names = tuple(self.predictors)
         Design(categorical=names).check(source.columns, source.where)
-        found: Profile = executor.reduce(source.pieces, partial(_profiled, Design(categorical=names)))
+        found = fitting.profile_source(source, Design(categorical=names), executor)
         indicators = []
         for name in names:
             levels = sorted(found.levels[name], key=str)
@@ -506,11 +502,7 @@ class _Seen:
         return _Seen(self.profile + other.profile, keys)
 
 
-def _profiled(design: Design, piece: Any) -> Profile:
-    return profile(read_rows(piece, design), design)
-
-
-def _look_at(design: Design, key: tuple[str, ...], piece: Any) -> _Seen:
+def _look_at(design: Design, key: tuple[str, ...], i: int, piece: Any) -> _Seen:
     table = read_rows(piece, design, key)
     # Positions are unique as they are.
     return _Seen(profile(table, design), KeySet.of(row_keys(table, key, piece.origin)) if key else None)

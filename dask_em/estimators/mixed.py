@@ -76,9 +76,9 @@ class MixtureModel(BaseMixture):
         )
 
     @property
-    def fit_columns(self) -> tuple[str, ...]:
-        """The modelled columns, family by family."""
-        return self._design(()).features
+    def design(self) -> Design:
+        """Which columns are modelled, and how."""
+        return self._design(())
 
     def _settings(self) -> dict[str, Any]:
         return {"covariance_type": self.covariance_type}

@@ -51,8 +51,8 @@ class Executor(Protocol):
     `read` turns a piece into rows; it is pure. A handle stands for a value that lives where the work is done.
     """
 
-    def reduce(self, pieces: Sequence[Any], function: Callable[[Any], Any]) -> Any:
-        """The sum of function(piece) over all pieces, in the fixed tree."""
+    def reduce(self, pieces: Sequence[Any], function: Callable[[int, Any], Any]) -> Any:
+        """The sum of function(i, piece) over all pieces, in the fixed tree."""
 
     def open(self, units: Sequence[Unit], encode: Callable[[Unit, Sequence[Any]], list[Any]]) -> Any:
         """Blocks, made from the units by `encode` when first needed, and kept."""

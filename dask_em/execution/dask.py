@@ -108,7 +108,7 @@ class DaskExecutor:
             thing.close()
         self._own = []
 
-    def reduce(self, pieces: Sequence[Any], function: Callable[[Any], Any]) -> Any:
+    def reduce(self, pieces: Sequence[Any], function: Callable[[int, Any], Any]) -> Any:
         parts = [
             self._submit(_reduce_run, function, [self._resolved(p) for p in pieces[run]], run.start)
             for run in self._runs(len(pieces))
@@ -168,11 +168,11 @@ def _call(function: Callable[[int, Any], Any], i: int, piece: Any) -> Any:
         return function(i, piece)
 
 
-def _reduce_run(function: Callable[[Any], Any], pieces: Sequence[Any], first: int) -> dict[Any, Any]:
+def _reduce_run(function: Callable[[int, Any], Any], pieces: Sequence[Any], first: int) -> dict[Any, Any]:
     nodes: dict[Any, Any] = {}
     with single_blas():
         for i, piece in enumerate(pieces, first):
-            insert(nodes, (0, i), function(piece))
+            insert(nodes, (0, i), function(i, piece))
     return nodes
 
 

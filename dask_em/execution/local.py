@@ -42,9 +42,9 @@ class LocalExecutor:
     def __init__(self, n_threads: int | None = None) -> None:
         self.n_threads = n_threads or len(os.sched_getaffinity(0))
 
-    def reduce(self, pieces: Sequence[Any], function: Callable[[Any], Any]) -> Any:
+    def reduce(self, pieces: Sequence[Any], function: Callable[[int, Any], Any]) -> Any:
         nodes: dict[Any, Any] = {}
-        for i, value in enumerate(self._each(function, pieces)):
+        for i, value in enumerate(self._numbered(function, pieces)):
             insert(nodes, (0, i), value)
         return total(nodes)
 
@@ -75,10 +75,13 @@ class LocalExecutor:
         return function(handle)
 
     def map(self, pieces: Sequence[Any], function: Callable[[int, Any], Any]) -> list[Any]:
-        return list(self._each(lambda item: function(*item), list(enumerate(pieces))))
+        return list(self._numbered(function, pieces))
 
     def close(self) -> None:
         """Nothing to give back."""
+
+    def _numbered(self, function: Callable[[int, Any], Any], pieces: Sequence[Any]) -> Iterator[Any]:
+        return self._each(lambda item: function(*item), list(enumerate(pieces)))
 
     def _each(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
         """function(item) in order, on threads, never more than a few results ahead of the reader."""

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from dask_em.data import columns as col
 from dask_em.data.keys import row_keys
-from dask_em.data.profile import Profile, profile
-from dask_em.data.reading import prepared, read_rows
-from dask_em.data.schema import Design, Level
+from dask_em.data.reading import prepared
+from dask_em.data.schema import Level
 from dask_em.data.sources import Source
 from dask_em.execution.base import Executor
+from dask_em.fitting import profile_source
 from dask_em.imputation.missingness import Missingness
 from dask_em.imputation.model import Cells, ImputationModel
 from dask_em.imputation.overimputation import OverimputedLevels, OverimputedNumbers, overimpute
@@ -234,7 +234,7 @@ def diagnose(
     return executor.reduce(source.pieces, partial(_diagnose, imputation, bins_of(imputation, sample), m))
 
 
-def _diagnose(imputation: ImputationModel, bins: tuple[Bins, ...], m: int, piece: Any) -> Diagnosis:
+def _diagnose(imputation: ImputationModel, bins: tuple[Bins, ...], m: int, i: int, piece: Any) -> Diagnosis:
     design = imputation.schema.design
     table = piece.read(tuple(dict.fromkeys((*design.columns, *imputation.key))))
     keys = row_keys(table, imputation.key, piece.origin)
@@ -243,12 +243,7 @@ def _diagnose(imputation: ImputationModel, bins: tuple[Bins, ...], m: int, piece
 
 def sample_of(source: Source, imputation: ImputationModel, executor: Executor) -> pa.Table:
     """At most 16,384 distinct rows of a table, in one pass: the profile's sample, for `bins_of` and `overimpute`."""
-    found: Profile = executor.reduce(source.pieces, partial(_profiled, imputation.schema.design))
-    return found.sample
-
-
-def _profiled(design: Design, piece: Any) -> Profile:
-    return profile(read_rows(piece, design), design)
+    return profile_source(source, imputation.schema.design, executor).sample
 
 
 def convergence(imputer: Any) -> pd.DataFrame:

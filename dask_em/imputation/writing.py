@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from dask_em.data.columns import plain
 from dask_em.data.digest import column_digest
-from dask_em.data.keys import KeySet, row_keys
+from dask_em.data.keys import KeySet, check_keys, row_keys
 from dask_em.data.sinks import ParquetSink, staged
 from dask_em.data.sources import Source, open_source
 from dask_em.errors import DataError, IntegrityError
@@ -160,9 +160,7 @@ def write_pieces(
     `groups` is an empty GroupSums whose columns and groups are to be summed on the way.
     """
     model.schema.design.check(source.columns, source.where)
-    for name in model.key:
-        if name not in source.columns:
-            raise DataError(f"key column {name!r} is not in {source.where}: check the spelling or the table")
+    check_keys(source, model.key)
     if not source.pieces:
         raise DataError(f"{source.where} has no rows: give at least one row")
     (folder / "mean").mkdir()
@@ -173,12 +171,9 @@ def write_pieces(
         _positions(source, executor) if m and layout == "long" and len(model.key) != 1 else [0] * len(source.pieces)
     )
     write = partial(_write_piece, model, str(folder), source.columns, m, layout, groups, firsts)
-    parts = executor.map(source.pieces, write)
-    total: Written = parts[0]
-    for part in parts[1:]:
-        total = total + part
-    if model.key and total.integrity.keys[0].repeated:
-        raise DataError(f"the key {', '.join(map(repr, model.key))} is not unique: name columns that tell rows apart")
+    total: Written = executor.reduce(source.pieces, write)
+    if model.key:
+        total.integrity.keys[0].check_unique(model.key)
     total.integrity.check()
     return total
 

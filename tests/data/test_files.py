@@ -148,12 +148,12 @@ def test_a_folder_without_the_column_is_named(tmp_path: Path) -> None:
 
 def test_the_column_of_the_folders_is_modelled_and_carried(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
-    frame = pd.DataFrame({"x": rng.standard_normal(60), "region": rng.choice(["north", "south"], 60)})
+    frame = pd.DataFrame({"x": rng.standard_normal(60), "region": rng.choice(["north", "south"], 60), "id": range(60)})
     frame.sort_values("region", kind="stable").to_parquet(tmp_path / "in", partition_cols=["region"], index=False)
     model = MixtureModel(1, gaussian=["x"], categorical=["region"])
     found = model.fit(tmp_path / "in").log_likelihood_
     assert found == pytest.approx(model.fit(frame).log_likelihood_, rel=1e-12)
-    write_scores(model, tmp_path / "in", tmp_path / "out", key="region")
+    write_scores(model, tmp_path / "in", tmp_path / "out", key=["region", "id"])
     assert sorted(pd.read_parquet(tmp_path / "out")["region"]) == sorted(frame["region"])
 
 

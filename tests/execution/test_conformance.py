@@ -215,14 +215,19 @@ def test_map_keeps_the_order(executor: Any) -> None:
 
 def test_reduce_adds_in_the_tree(executor: Any) -> None:
     with open_executor(executor) as opened:
-        assert opened.reduce(list("abcdefghij"), _Shape) == _Shape("(((ab)(cd))((ef)(gh)))(ij)", ready=True)
-        assert opened.reduce(["a"], _Shape) == _Shape("a")
+        assert opened.reduce(list("abcdefghij"), _shape) == _Shape("(((ab)(cd))((ef)(gh)))(ij)", ready=True)
+        assert opened.reduce(["a"], _shape) == _Shape("a")
 
 
 def test_an_executor_that_was_given_stays_open(clients: dict[int, Client]) -> None:
     with open_executor(clients[1]):
         pass
     assert clients[1].submit(_tag, 1, "a").result() == "1a"
+
+
+def _shape(i: int, piece: str) -> _Shape:
+    assert piece == "abcdefghij"[i]
+    return _Shape(piece)
 
 
 def _tag(i: int, piece: str) -> str:

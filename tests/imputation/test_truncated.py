@@ -97,8 +97,8 @@ def test_a_draw_has_its_uniform_of_the_mass_below_it(near: float, width: float, 
     total, _ = truncated_moments(0.0, 1.0, a, b)
     with np.errstate(divide="ignore"):
         below, above = (np.exp(truncated_moments(0.0, 1.0, *ends)[0] - total) for ends in ((a, draw), (draw, b)))
-    # A draw can be no finer than its own last bit, of which a narrow or far interval holds few.
-    grain = 4e-16 * (1 + abs(draw)) * max(1 / width, 1 + abs(near))
+    # A draw can be no finer than a few of its own last bits, of which a narrow or far interval holds few.
+    grain = 2e-15 * (1 + abs(draw)) * max(1 / width, 1 + abs(near))
     assert below == pytest.approx(uniform, rel=1e-8, abs=grain + 1e-11 * uniform)
     assert above == pytest.approx(1 - uniform, rel=1e-8, abs=grain + 1e-11)
 

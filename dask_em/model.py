@@ -52,27 +52,16 @@ class FittedMixture:
 
     def check(self) -> None:
         """Raise ValueError unless schema, families and parameters belong together and are what a fit can find."""
-        _require(self._fits_schema())
-        k, weights = self.n_components, self.parameters.weights
-        _require(weights.shape == (k,) and (weights >= 0).all() and abs(weights.sum() - 1) < 1e-6)
-        margin = self.mixture.margin([k])
-        for family, own, like in zip(self.mixture.families, self.parameters.parts, margin.parts, strict=True):
+        weights, k = self.parameters.weights, self.n_components
+        fits = self._fits_schema() and weights.shape == (k,) and (weights >= 0).all() and abs(weights.sum() - 1) < 1e-6
+        like = self.mixture.margin([k])
+        for family, own, usual in zip(self.mixture.families, self.parameters.parts, like.parts, strict=True):
             for f in fields(own):
                 value = getattr(own, f.name)
-                _require(value.shape == getattr(like, f.name).shape and np.isfinite(value).all())
-            match family:
-                case Gaussian():
-                    _require(np.allclose(own.covariances, own.covariances.swapaxes(1, 2)))
-                    np.linalg.cholesky(own.covariances)
-                case DiagonalGaussian():
-                    _require((own.variances > 0).all())
-                case Poisson():
-                    _require((own.rates >= 0).all())
-                case Binomial():
-                    _require((own.probabilities >= 0).all() and (own.probabilities <= 1).all())
-                case Categorical():
-                    sums = np.add.reduceat(own.probabilities, family.offsets, axis=1)
-                    _require((own.probabilities >= 0).all() and np.allclose(sums, 1.0))
+                fits = fits and value.shape == getattr(usual, f.name).shape and np.isfinite(value).all()
+            fits = fits and family.possible(own)
+        if not fits:
+            raise ValueError("schema, families and parameters do not belong together")
 
     def _fits_schema(self) -> bool:
         """Whether the families are those of the columns, in order, with as many of them."""
@@ -172,8 +161,3 @@ class FittedMixture:
                 for name, v, shift, scale in zip(design.gaussian, values, self.schema.shift, self.schema.scale):
                     out[name] = undo(shift + scale * v, design.transform(name))
         return out, components
-
-
-def _require(condition: Any) -> None:
-    if not condition:
-        raise ValueError("schema, families and parameters do not belong together")

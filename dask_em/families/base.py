@@ -106,6 +106,9 @@ class Family(Protocol):
     def collapsed(self, params: Any) -> Mask:
         """Which of the (K,) components have no usable density."""
 
+    def possible(self, params: Any) -> bool:
+        """Whether finite parameters lie where the distribution is defined."""
+
     def margin(self, n_components: int) -> Any:
         """Parameters at the column margins: what is known before any responsibility is."""
 

@@ -93,6 +93,9 @@ class Binomial(Plain):
     def collapsed(self, params: BinomialParams) -> Mask:
         return np.logical_not(np.all(np.isfinite(params.probabilities), axis=1))
 
+    def possible(self, params: BinomialParams) -> bool:
+        return bool(((params.probabilities >= 0) & (params.probabilities <= 1)).all())
+
     def margin(self, n_components: int) -> BinomialParams:
         return BinomialParams(np.tile(np.asarray(self.margins), (n_components, 1)))
 

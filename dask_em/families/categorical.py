@@ -73,6 +73,10 @@ class Categorical(Plain):
     def collapsed(self, params: CategoricalParams) -> Mask:
         return np.logical_not(np.all(np.isfinite(params.probabilities), axis=1))
 
+    def possible(self, params: CategoricalParams) -> bool:
+        p = params.probabilities
+        return bool((p >= 0).all() and np.allclose(np.add.reduceat(p, self.offsets, axis=1), 1.0))
+
     def margin(self, n_components: int) -> CategoricalParams:
         return CategoricalParams(np.tile(np.asarray(self.margins), (n_components, 1)))
 

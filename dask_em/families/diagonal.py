@@ -114,6 +114,9 @@ class DiagonalGaussian(Plain):
         fine = np.isfinite(params.means) & (params.variances > COLLAPSED_VARIANCE)
         return np.logical_not(np.all(fine, axis=1))
 
+    def possible(self, params: DiagonalParams) -> bool:
+        return bool((params.variances > 0).all())
+
     def margin(self, n_components: int) -> DiagonalParams:
         shape = (n_components, self.n_columns)
         return DiagonalParams(np.zeros(shape), np.ones(shape))

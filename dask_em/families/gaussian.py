@@ -215,6 +215,10 @@ class Gaussian:
         bad[fine] = np.linalg.eigvalsh(correlation)[:, 0] < COLLINEAR
         return bad
 
+    def possible(self, params: GaussianParams) -> bool:
+        c = params.covariances
+        return bool(np.allclose(c, c.swapaxes(1, 2)) and (np.linalg.eigvalsh(c) > 0).all())
+
     def margin(self, n_components: int) -> GaussianParams:
         identity = np.tile(np.eye(self.n_columns), (n_components, 1, 1))
         return GaussianParams(np.zeros((n_components, self.n_columns)), identity)

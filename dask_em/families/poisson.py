@@ -64,6 +64,9 @@ class Poisson(Plain):
     def collapsed(self, params: PoissonParams) -> Mask:
         return np.logical_not(np.all(np.isfinite(params.rates), axis=1))
 
+    def possible(self, params: PoissonParams) -> bool:
+        return bool((params.rates >= 0).all())
+
     def margin(self, n_components: int) -> PoissonParams:
         return PoissonParams(np.tile(np.asarray(self.margins), (n_components, 1)))
 

@@ -9,9 +9,10 @@ READY := .venv/.ready
 help: ## List the verbs
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-demo: $(READY) ## Segment real customers and run the textbook's coins, into output/
-	rm -rf output/customer_segmentation output/coin_flips
+demo: $(READY) ## Segment real customers, complete a real survey, and run the textbook's coins, into output/
+	rm -rf output/customer_segmentation output/survey_imputation output/coin_flips
 	$(BIN)/dask-em run conf/customer_segmentation.yaml
+	$(BIN)/dask-em run conf/survey_imputation.yaml
 	$(BIN)/dask-em run conf/coin_flips.yaml
 
 test: $(READY) ## Run the tests
@@ -21,7 +22,7 @@ lint: $(READY) ## Check style, types and spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/codespell --ignore-words-list ouput,tabel,gausian,twon dask_em pipelines tests conf docs README.md
+	$(BIN)/codespell --ignore-words-list ouput,tabel,gausian,twon,notin dask_em pipelines tests conf docs README.md
 
 schema: $(READY) ## Renew the JSON Schema of job files
 	$(BIN)/dask-em schema > conf/job.schema.json

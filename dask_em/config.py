@@ -198,11 +198,15 @@ class ComponentRange(Settings):
 
 
 def _components_form(given: Any) -> str:
-    return "range" if isinstance(given, (Mapping, ComponentRange)) else "list"
+    if isinstance(given, (Mapping, ComponentRange)):
+        return "range"
+    return "list" if isinstance(given, (list, tuple)) else "number"
 
 
 Components = Annotated[
-    Annotated[tuple[Positive, ...], Field(min_length=1), Tag("list")] | Annotated[ComponentRange, Tag("range")],
+    Annotated[tuple[Positive, ...], Field(min_length=1), Tag("list")]
+    | Annotated[ComponentRange, Tag("range")]
+    | Annotated[Positive, Tag("number")],
     Discriminator(_components_form),
 ]
 
@@ -215,7 +219,7 @@ class Level(Settings):
     """Column that names a row in the scored table."""
     model: ModelConfig
     n_components: Components
-    """Numbers of segments to try: a list, or minimum and maximum."""
+    """Numbers of segments to try: one, a list, or minimum and maximum."""
 
     @property
     def candidates(self) -> tuple[int, ...]:
@@ -223,7 +227,7 @@ class Level(Settings):
         wanted = self.n_components
         if isinstance(wanted, ComponentRange):
             return tuple(range(wanted.minimum, wanted.maximum + 1))
-        return tuple(sorted(set(wanted)))
+        return tuple(sorted(set(wanted))) if isinstance(wanted, tuple) else (wanted,)
 
 
 class SegmentationConfig(Settings):

@@ -28,6 +28,7 @@ from dask_em.families.gaussian import GaussianParams
 from dask_em.families.poisson import PoissonParams
 from dask_em.imputation.donors import Donors
 from dask_em.imputation.model import ImputationModel
+from dask_em.imputation.ordered import Probits
 from dask_em.imputation.roles import Roles
 from dask_em.mixture import Mixture, Parameters
 from dask_em.model import FittedMixture
@@ -109,6 +110,8 @@ def save(estimator: Any, path: str | os.PathLike[str], **notes: Any) -> None:
         }
         for i, parameters in enumerate(imputation.replicates):
             arrays |= _arrays(f"replicate{i}.", parameters)
+        for i, probits in enumerate(imputation.probits):
+            arrays |= {f"probits{i}.slopes": probits.slopes, f"probits{i}.cuts": probits.cuts}
         for i, (_, own) in enumerate(imputation.donors.columns if imputation.donors else ()):
             arrays[f"donors{i}"] = own
     with staged(path) as folder:
@@ -193,9 +196,17 @@ def _rebuild(document: dict[str, Any], arrays: dict[str, Any]) -> Any:
     replicates = tuple(parameters(f"replicate{i}.") for i in range(own["replicates"]))
     for drawn in replicates:
         replace(model, parameters=drawn).check()
+    probits = tuple(
+        Probits(arrays[f"probits{i}.slopes"], arrays[f"probits{i}.cuts"])
+        for i in range(len(replicates) + 1 if schema.cuts else 0)
+    )
+    if not all(p.possible and len(p.slopes) == len(p.cuts) == len(schema.cuts) for p in probits):
+        raise ValueError("ordered columns without what they follow from")
     delta = tuple((name, value) for name, value in own["delta"])
     integer = frozenset(own["integer"])
-    estimator.imputation_ = ImputationModel(model, replicates, own["seed"], tuple(own["key"]), integer, delta, donors)
+    estimator.imputation_ = ImputationModel(
+        model, replicates, own["seed"], tuple(own["key"]), integer, delta, donors, probits
+    )
     estimator.roles_ = Roles(**{name: _tuples(value) for name, value in own["roles"].items()})
     return estimator
 

@@ -21,6 +21,7 @@ from dask_em.data.profile import Moments, weighted_rows
 from dask_em.data.reading import read_rows
 from dask_em.data.schema import Design, Schema
 from dask_em.normal import NormalSums, collect, from_compiled
+from dask_em.scan import Block
 
 MAX_BYTES = 1 << 27
 """Sums by pattern beyond this (128 MB) are given up: rows are then scanned in every iteration."""
@@ -85,16 +86,34 @@ def gather(piece: Any, schema: Schema, bootstrap: Bootstrap) -> Gathered:
         and len(kept) >= kernels.WORTHWHILE_ROWS
     ):
         return Gathered((n,), len(kept), float(weight.sum()), _bounded(_compiled_sums(kept, schema, weight)))
+    block, weights = _weighted(table, kept, weight, piece, schema, bootstrap)
+    sums = collect(block, weights, np.array(schema.shift), np.array(schema.scale))
+    return Gathered((n,), kept.num_rows, float(weight.sum()), _bounded(sums))
+
+
+def weighted_block(piece: Any, schema: Schema, bootstrap: Bootstrap) -> tuple[Block, NDArray[np.float64]]:
+    """The rows of a piece as one block, and their (1 + replicates, n) weights."""
+    table = read_rows(piece, schema.design, bootstrap.key)
+    return _weighted(table, *weighted_rows(table, schema.design), piece, schema, bootstrap)
+
+
+def _weighted(
+    table: pa.Table,
+    kept: pa.Table,
+    weight: NDArray[np.float64],
+    piece: Any,
+    schema: Schema,
+    bootstrap: Bootstrap,
+) -> tuple[Block, NDArray[np.float64]]:
     block, order = encode_weighted(kept, schema, weight)
     weights = block.weight[None]
     if bootstrap.n_replicates:
         keys = row_keys(table, bootstrap.key, piece.origin)
-        if design.weight is not None:
-            keys = keys[col.numeric(table, design.weight) > 0]
+        if schema.design.weight is not None:
+            keys = keys[col.numeric(table, schema.design.weight) > 0]
         counts = kernels.bootstrap_counts(keys[order], bootstrap.seed, bootstrap.n_replicates)
         weights = np.concatenate([weights, counts * block.weight])
-    sums = collect(block, weights, np.array(schema.shift), np.array(schema.scale))
-    return Gathered((n,), kept.num_rows, float(weight.sum()), _bounded(sums))
+    return block, weights
 
 
 def _compiled_sums(table: pa.Table, schema: Schema, weight: NDArray[np.float64]) -> NormalSums:

@@ -34,6 +34,7 @@ from dask_em.execution.choose import is_dask_frame, open_executor
 from dask_em.imputation.complete import complete_arrow, complete_pandas
 from dask_em.imputation.donors import make_donors
 from dask_em.imputation.model import Cells, ImputationModel
+from dask_em.imputation.ordered import Probits, fit_probits
 from dask_em.imputation.pooling import Pooled, pool
 from dask_em.imputation.roles import Roles, roles_of
 
@@ -212,18 +213,22 @@ class Imputer(BaseEstimator):
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
         if self._is_normal(roles):
-            own = self.model if isinstance(self.model, MultivariateNormal) else None
-            prior = self.prior if own is None else own.prior
-            tol = (self.tol or 1e-8) if own is None else own.tol
+            own: Any = self.model if isinstance(self.model, MultivariateNormal) else self
+            tol = 1e-8 if own.tol is None else own.tol
             schema = fitting.make_schema(design, found)
             fit: Any = normal_fitting.fit(
-                source, schema.design, prior, tol, self.max_iter, executor, schema=schema, bootstrap=bootstrap
+                source, schema.design, own.prior, tol, own.max_iter, executor, schema=schema, bootstrap=bootstrap
             )
             best, replicates, n_scans = fit.best, fit.candidates[1:], 1 + fit.n_scans
+            probits: tuple[Probits, ...] = ()
+            if fit.schema.cuts:
+                fitted = {i: c.parameters.parts[0] for i, c in enumerate(fit.candidates) if c.parameters is not None}
+                probits = fit_probits(source, fit.schema, fitted, bootstrap, found.sample, executor)
+                n_scans += 1
         else:
             settings, sizes = self._mixture_settings(bootstrap)
             fit = fitting.fit(source, design, settings, sizes, executor, on_progress, found)
-            best, replicates, n_scans = fit.smallest_bic(), fit.replicates, fit.n_scans
+            best, replicates, n_scans, probits = fit.smallest_bic(), fit.replicates, fit.n_scans, ()
         kept = tuple(c.parameters for c in replicates if c.parameters is not None)
         if self.n_replicates and len(kept) < 2:
             raise DataError("the model collapsed on the bootstrap replicates: use prior='weak', or fewer components")
@@ -234,6 +239,7 @@ class Imputer(BaseEstimator):
             bootstrap.key,
             frozenset((*roles.integers, *self.integer)),
             tuple((self.delta or {}).items()),
+            probits=probits,
         )
         if self.method == "donor":
             model = replace(model, donors=make_donors(model, found.sample))

@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy.special import ndtr
 from scipy.stats import binom, poisson
 
-from dask_em.data.columns import missing_cells, undo
+from dask_em.data.columns import missing_cells, normal_scores, transformed, undo
 from dask_em.data.encode import encode_rows
 from dask_em.data.keys import word
 from dask_em.data.reading import prepared
@@ -26,6 +25,7 @@ from dask_em.families import Binomial, Categorical, Poisson
 from dask_em.families.base import Array, Mask
 from dask_em.imputation.conditional import Holes, holes, limits, responsibilities
 from dask_em.imputation.donors import Donors
+from dask_em.imputation.ordered import Probits, predicted, spare_variance
 from dask_em.imputation.truncated_draws import draw_joint
 from dask_em.imputation.truncated_joint import joint_mass_and_means
 from dask_em.mixture import Parameters
@@ -59,6 +59,7 @@ class ImputationModel:
     integer : columns of whole numbers
     delta : added to what is expected of the missing cells of a column, on the scale of the model
     donors : where numbers are taken from observed rows instead of drawn
+    probits : how ordered columns follow from the others, for the table and then for each replicate
     """
 
     model: FittedMixture
@@ -68,6 +69,7 @@ class ImputationModel:
     integer: frozenset[str] = frozenset()
     delta: tuple[tuple[str, float], ...] = ()
     donors: Donors | None = None
+    probits: tuple[Probits, ...] = ()
 
     @property
     def schema(self) -> Schema:
@@ -75,14 +77,14 @@ class ImputationModel:
 
     def mean(self, table: pa.Table) -> dict[str, Cells]:
         """The expected value of every missing number, in the user's units, and the most probable level of every missing category."""
-        return self._filled(table, lambda rows: _Means(self, rows, self.model.parameters).columns())
+        return self._filled(table, lambda rows: _Means(self, rows).columns())
 
     def draw(self, table: pa.Table, keys: Words, replicate: int) -> dict[str, Cells]:
         """One draw of all missing cells of each row from their joint distribution, under the parameters of a replicate."""
         words = mix(keys, self.seed, DRAW, replicate)
         return self._filled(
             table,
-            lambda rows: _Draws(self, rows, self.replicates[replicate], words[rows.start : rows.stop]).columns(),
+            lambda rows: _Draws(self, rows, replicate, words[rows.start : rows.stop]).columns(),
         )
 
     def probabilities(self, table: pa.Table, name: str) -> tuple[tuple[Level, ...], Array]:
@@ -95,13 +97,13 @@ class ImputationModel:
         parts = []
         for start in range(0, max(table.num_rows, 1), CHUNK_ROWS):
             rows = _Rows(prepared(hidden.slice(start, CHUNK_ROWS), self.schema.design), start, self.schema)
-            parts.append(_Means(self, rows, self.model.parameters).level_probabilities(name))
+            parts.append(_Means(self, rows).level_probabilities(name))
         return self.levels(name), np.concatenate(parts)
 
     def expected(self, table: pa.Table, name: str) -> Array:
         """(n,) what is expected of a missing number, on the scale of the model and without regard to bounds."""
         rows = _Rows(prepared(table, self.schema.design), 0, self.schema)
-        return rows.in_order(_Means(self, rows, self.model.parameters).on_model_scale(name))
+        return rows.in_order(_Means(self, rows).on_model_scale(name))
 
     def levels(self, name: str) -> tuple[Level, ...]:
         """The levels that a column can take."""
@@ -143,8 +145,9 @@ class _Rows:
 class _Answers:
     """What both ways of filling share: who belongs to which component, given bounds."""
 
-    def __init__(self, imputation: ImputationModel, rows: _Rows, parameters: Parameters) -> None:
+    def __init__(self, imputation: ImputationModel, rows: _Rows, parameters: Parameters, probits: int) -> None:
         self.imputation, self.rows, self.parameters = imputation, rows, parameters
+        self.probits = imputation.probits[probits] if imputation.probits else None
         self.schema, self.mixture = imputation.schema, imputation.model.mixture
         self.design = self.schema.design
         self.block: Block = rows.block
@@ -155,6 +158,8 @@ class _Answers:
             delta = dict(imputation.delta)
             shift = np.array([delta.get(name, 0.0) for name in self.design.gaussian])
             # A shift of an ordered column is in deviations of its scores.
+            own = [self.design.levels(name) is not None for name in self.design.gaussian]
+            shift = np.where(own, shift * np.array(self.schema.scale), shift)
             self.groups = list(holes(self.schema, self.mixture, parameters, self.block, lower, upper, shift))
         if len(parameters.weights) > 1:
             for group in self.groups:
@@ -203,10 +208,9 @@ class _Answers:
         out[:] = levels
         return out[codes]
 
-    def standard(self, name: str, values: Array) -> Array:
-        """Values of an ordered column on the scale on which its cuts are those of a standard normal."""
-        i = self.design.gaussian.index(name)
-        return (values - self.schema.shift[i]) / self.schema.scale[i]
+    def standard(self, column: int, values: Array) -> Array:
+        """Values of a gaussian column, standardised."""
+        return (values - self.schema.shift[column]) / self.schema.scale[column]
 
     def rounded(self, name: str, values: Array) -> Array:
         """Whole numbers where the column has them."""
@@ -218,7 +222,10 @@ class _Answers:
 
 
 class _Means(_Answers):
-    """Expected values."""
+    """Expected values, under the parameters of the table."""
+
+    def __init__(self, imputation: ImputationModel, rows: _Rows) -> None:
+        super().__init__(imputation, rows, imputation.model.parameters, 0)
 
     def columns(self) -> dict[str, NDArray[Any]]:
         out: dict[str, NDArray[Any]] = {}
@@ -244,19 +251,16 @@ class _Means(_Answers):
         """(n, levels), in the order of the table; for an ordered column they hold where it is missing."""
         if name in self.design.categorical:
             return self.rows.in_order(np.stack([self._weighted(s[:, None]) for s in self.level_shares(name).T])).T
-        cuts = np.array(dict(self.schema.cuts)[name])
-        below = np.zeros((len(cuts), self.block.n_rows))
+        assert self.probits is not None
+        j = [n for n, _ in self.schema.cuts].index(name)
+        out = np.zeros((len(self.imputation.levels(name)), self.block.n_rows))
         column = self.design.gaussian.index(name)
-        unit = self.schema.scale[column]
-        for group in self.groups:
-            for h in group:
-                for at in np.flatnonzero(h.columns == column):
-                    spread = max(np.sqrt(max(h.covariance[at, at], 0.0)) / unit, 1e-12)
-                    centre = self.standard(name, h.means[at])
-                    weight = self.responsibilities[h.component, h.rows]
-                    below[:, h.rows] += weight * ndtr((cuts[:, None] - centre) / spread)
-        edges = np.concatenate([np.zeros((1, below.shape[1])), below, np.ones((1, below.shape[1]))])
-        return self.rows.in_order(np.diff(edges, axis=0)).T
+        least = spare_variance(self.parameters.parts[0], column)
+        for (h,) in self.groups:
+            for at in np.flatnonzero(h.columns == column):
+                spare = max(h.covariance[at, at] / self.schema.scale[column] ** 2 - least, 0.0)
+                out[:, h.rows] = self.probits.shares(j, self.standard(column, h.means[at]), spare)
+        return self.rows.in_order(out).T
 
     def _weighted(self, by_component: Array) -> Array:
         """(n,) means over the components, added in their order."""
@@ -283,8 +287,8 @@ class _Means(_Answers):
 class _Draws(_Answers):
     """Random draws; `words` are those of the rows in the order of the table."""
 
-    def __init__(self, imputation: ImputationModel, rows: _Rows, parameters: Parameters, words: Words) -> None:
-        super().__init__(imputation, rows, parameters)
+    def __init__(self, imputation: ImputationModel, rows: _Rows, replicate: int, words: Words) -> None:
+        super().__init__(imputation, rows, imputation.replicates[replicate], replicate + 1)
         self.words = words[rows.order]
         cumulative = np.cumsum(self.responsibilities, axis=0)
         self.component = (self._uniform("#component") * cumulative[-1] >= cumulative[:-1]).sum(axis=0)
@@ -295,15 +299,15 @@ class _Draws(_Answers):
     def columns(self) -> dict[str, NDArray[Any]]:
         out: dict[str, NDArray[Any]] = {}
         drawn = self._numbers()
-        for i, name in enumerate(self.design.gaussian):
-            values = self.rows.in_order(drawn[i])
-            if self.design.levels(name) is not None:
-                cuts = np.array(dict(self.schema.cuts)[name])
-                out[name] = self.as_levels(name, (self.standard(name, values) > cuts[:, None]).sum(axis=0))
-            elif self.imputation.donors is not None:
-                out[name] = self.rows.in_order(self._from_donors(self.imputation.donors, name))
-            else:
-                out[name] = self.rounded(name, undo(values, self.design.transform(name)))
+        for name in self.design.numbers:
+            i, how = self.design.gaussian.index(name), self.design.transform(name)
+            values = undo(drawn[i], how)
+            if self.imputation.donors is not None:
+                values = self._from_donors(self.imputation.donors, name)
+                drawn[i] = transformed(values, name, how)[0]
+            out[name] = self.rounded(name, self.rows.in_order(values))
+        for name, codes in self._ordered(drawn).items():
+            out[name] = self.as_levels(name, self.rows.in_order(codes))
         for name in self.design.categorical:
             share = self.level_shares(name)[self.component].T
             cumulative = np.cumsum(share, axis=0)
@@ -336,6 +340,30 @@ class _Draws(_Answers):
                     cells = draw_joint(own.means, own.covariance, own.lower, own.upper, random)
                     out[np.ix_(own.columns, own.rows)] = cells
         return out
+
+    def _ordered(self, drawn: Array) -> dict[str, NDArray[np.int64]]:
+        """Codes of the ordered columns: each is drawn given the observed cells, the drawn numbers and the ordered columns before it."""
+        names = [name for name, _ in self.schema.cuts]
+        codes = {name: np.zeros(self.block.n_rows, dtype=np.int64) for name in names}
+        delta = dict(self.imputation.delta)
+        for (h,) in self.groups if names else ():
+            values = self.block.values[0][:, h.rows]
+            for column in h.columns:
+                values[column] = self.standard(column, drawn[column, h.rows])
+            open_ = [j for j, name in enumerate(names) if self.design.gaussian.index(name) in h.columns]
+            waiting = np.array([self.design.gaussian.index(names[j]) for j in open_], dtype=np.int64)
+            for place, j in enumerate(open_):
+                name, column = names[j], waiting[place]
+                seen = np.ones(len(values), dtype=bool)
+                seen[waiting[place:]] = False
+                centre, spare = predicted(self.parameters.parts[0], column, seen, values)
+                assert self.probits is not None
+                below = np.cumsum(self.probits.shares(j, centre + delta.get(name, 0.0), spare), axis=0)[:-1]
+                own = (self._uniform(name, rows=h.rows) >= below).sum(axis=0)
+                codes[name][h.rows] = own
+                scores = normal_scores(self.schema.cuts[j][1])
+                values[column] = self.standard(column, scores[own])
+        return codes
 
     def _from_donors(self, donors: Donors, name: str) -> Array:
         """(n,) values of observed rows that look alike."""

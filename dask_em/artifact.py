@@ -32,6 +32,7 @@ from dask_em.imputation.ordered import Probits
 from dask_em.imputation.roles import Roles
 from dask_em.mixture import Mixture, Parameters
 from dask_em.model import FittedMixture
+from dask_em.priors import InverseWishart, Ridge
 
 FORMAT = 3
 
@@ -52,6 +53,8 @@ ESTIMATORS = (
     "MultivariateNormal",
     "PoissonMixture",
 )
+
+PRIORS = (Ridge, InverseWishart)
 
 FACTS = ("log_likelihood_", "converged_", "stopped_because_", "n_iter_", "n_scans_", "n_rows_", "sum_of_weights_")
 
@@ -80,13 +83,10 @@ def save(estimator: Any, path: str | os.PathLike[str], **notes: Any) -> None:
     check_is_fitted(estimator)
     imputation: ImputationModel | None = getattr(estimator, "imputation_", None)
     model: FittedMixture = estimator.model_ if imputation is None else imputation.model
-    settings = {
-        name: value for name, value in estimator.get_params(deep=False).items() if _plain(value) and name != "executor"
-    }
     document = {
         "format": FORMAT,
         "estimator": type(estimator).__name__,
-        "settings": _with_nulls(_jsonable(settings)),
+        "settings": _with_nulls(_settings(estimator)),
         "named_columns": hasattr(estimator, "feature_names_in_"),
         "columns": _jsonable(list(getattr(estimator, "feature_names_in_", model.schema.design.columns))),
         "n_columns": estimator.n_features_in_,
@@ -178,7 +178,7 @@ def _rebuild(document: dict[str, Any], arrays: dict[str, Any]) -> Any:
 
     model = FittedMixture(schema, Mixture(tuple(families), None, document["fix_weights"]), parameters(""))
     _check(model, document)
-    estimator = getattr(import_module("dask_em.estimators"), document["estimator"])(**document["settings"])
+    estimator = _unfitted(document)
     estimator.n_features_in_ = document["n_columns"]
     if document["named_columns"]:
         estimator.feature_names_in_ = np.array(document["columns"], dtype=object)
@@ -236,13 +236,43 @@ def _family(family: Any) -> dict[str, Any]:
     return {"kind": kind, **{f.name: _jsonable(getattr(family, f.name)) for f in fields(family)}}
 
 
-def _plain(value: Any) -> bool:
-    """Whether a setting is worth keeping: starting arrays and generators are not."""
+def _settings(estimator: Any) -> dict[str, Any]:
+    """What another fit would need: priors and estimators among it by their names. Starting labels, generators and executors are left out."""
+    own = estimator.get_params(deep=False)
+    return {name: _setting(value) for name, value in own.items() if name != "executor" and _kept(name, value)}
+
+
+def _setting(value: Any) -> Any:
+    if isinstance(value, PRIORS):
+        return {"prior": type(value).__name__, **{f.name: _jsonable(getattr(value, f.name)) for f in fields(value)}}
+    if type(value).__name__ in ESTIMATORS:
+        return {"estimator": type(value).__name__, "settings": _settings(value)}
+    return _jsonable(value)
+
+
+def _from_setting(value: Any) -> Any:
+    if isinstance(value, dict) and "prior" in value:
+        kinds = {kind.__name__: kind for kind in PRIORS}
+        return kinds[value["prior"]](**{name: own for name, own in value.items() if name != "prior"})
+    return _unfitted(value) if isinstance(value, dict) and "estimator" in value else value
+
+
+def _unfitted(document: dict[str, Any]) -> Any:
+    if document["estimator"] not in ESTIMATORS:
+        raise ValueError("another class")
+    kind = getattr(import_module("dask_em.estimators"), document["estimator"])
+    return kind(**{name: _from_setting(value) for name, value in document["settings"].items()})
+
+
+def _kept(name: str, value: Any) -> bool:
     if isinstance(value, dict):
-        return all(_plain(v) for v in value.values())
+        return all(_kept(name, v) for v in value.values())
     if isinstance(value, (list, tuple)):
-        return all(_plain(v) for v in value)
-    return value is None or isinstance(value, (str, bool, int, float, np.integer, np.floating))
+        return all(_kept(name, v) for v in value)
+    if isinstance(value, np.ndarray):
+        return name.endswith("_init")
+    plain = (str, bool, int, float, np.integer, np.floating)
+    return value is None or isinstance(value, (*plain, *PRIORS)) or type(value).__name__ in ESTIMATORS
 
 
 def _notes(notes: dict[str, Any]) -> dict[str, Any]:

@@ -151,7 +151,8 @@ def information(sums: NormalSums, params: GaussianParams, family: Gaussian) -> I
     """Minus the second derivatives of the log-likelihood at one (K = 1) set of parameters, exact, in standardised units.
 
     With A = Σ_oo⁻¹, the scatter S of a pattern about μ (both padded with zeros) and C = A S A - n/2 A, the term of dΣ and dΣ' is tr(dΣ A dΣ' C), symmetrised:
-    the sum over patterns is one product of the stacked A and C. A prior adds its own second derivatives.
+    the sum over patterns is one product of the stacked A and C. A prior adds its own second derivatives. The complete-data information is that of EM's own
+    objective, the expected log-likelihood plus log prior, at its maximum.
     """
     d = sums.n_columns
     mean, covariance = params.means[0], params.covariances[0]
@@ -168,12 +169,12 @@ def information(sums: NormalSums, params: GaussianParams, family: Gaussian) -> I
     inverse = np.linalg.inv(covariance)
     total = float(n[sums.observed.any(axis=1)].sum())
     none = np.zeros((d, d, d))
-    complete = _assembled(total * inverse, none, _paired(inverse[None], 0.5 * total * inverse[None]))
+    # At the maximum the expected scatter and the prior's add up to (n + prior) Σ.
+    complete = _assembled(total * inverse, none, _paired(inverse[None], 0.5 * (total + family.prior) * inverse[None]))
     if family.prior:
         leaning = inverse @ (family.prior * family._prior_covariance([1]).reshape(d, d)) @ inverse
         extra = _paired(inverse[None], (leaning - 0.5 * family.prior * inverse)[None])
-        addition = _assembled(np.zeros((d, d)), none, extra)
-        observed, complete = observed + addition, complete + addition
+        observed = observed + _assembled(np.zeros((d, d)), none, extra)
     return Information(observed, complete)
 
 

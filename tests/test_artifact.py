@@ -13,10 +13,19 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 import dask_em
-from dask_em import BinomialMixture, GaussianMixture, LatentClassAnalysis, MixtureModel, PoissonMixture
+from dask_em import (
+    BinomialMixture,
+    GaussianMixture,
+    InverseWishart,
+    LatentClassAnalysis,
+    MixtureModel,
+    PoissonMixture,
+    Ridge,
+)
 from dask_em.errors import ConfigurationError, DataError, OutputError
 from tests.laws.table import CASES, CATEGORIES, COINS, COUNTS, GAUSSIAN
 
@@ -164,6 +173,22 @@ def test_what_cannot_be_written_leaves_nothing(note: Any, tmp_path: Path) -> Non
     with pytest.raises(ConfigurationError, match="'share'"):
         dask_em.save(model, tmp_path / "model", share=note)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("prior", [Ridge(200), InverseWishart(50.0, [[2.0, 0.1], [0.1, 3.0]]), None, "weak"], ids=repr)
+def test_another_fit_of_a_loaded_model_is_the_same(prior: Any, tmp_path: Path) -> None:
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(200, 2)) @ [[1.0, 0.9], [0.0, 0.4]], columns=["a", "b"])
+    frame.iloc[::4, 1] = np.nan
+    models = {
+        "normal": dask_em.MultivariateNormal(prior=prior),
+        "imputer": dask_em.Imputer(prior=prior, n_replicates=2, random_state=0),
+        "nested": dask_em.Imputer(dask_em.MultivariateNormal(prior=prior), n_replicates=2, random_state=0),
+        "started": GaussianMixture(2, means_init=np.array([[0.0, 0.0], [1.0, 1.0]])),
+    }
+    for name, model in models.items():
+        dask_em.save(model.fit(frame), tmp_path / name)
+        again = clone(dask_em.load(tmp_path / name)).fit(frame)
+        assert again.log_likelihood_ == model.log_likelihood_, name
 
 
 def test_notes_may_be_arrays(tmp_path: Path) -> None:

@@ -39,6 +39,10 @@ CHUNK_ROWS = 1 << 16
 INVERSE: dict[str | None, Any] = {None: None, "log": np.exp, "log1p": np.expm1, "asinh": np.sinh}
 
 
+LEAST_WHOLE = {"log": 1.0, "log1p": 0.0}
+"""The least whole number that a transform takes."""
+
+
 class Cells(NamedTuple):
     """mask : (n,) rows that had a hole; values : what goes into them, numbers or levels."""
 
@@ -217,8 +221,9 @@ class _Answers:
         if name not in self.imputation.integer:
             return values
         low, high = dict(self.design.bounds).get(name, (-np.inf, np.inf))
+        least = LEAST_WHOLE.get(self.design.transform(name) or "", -np.inf)
         # A number that rounds to half a unit beyond a bound belongs to it.
-        return np.clip(np.rint(values), low, high) + 0.0
+        return np.clip(np.rint(values), max(np.ceil(low), least), np.floor(high)) + 0.0
 
 
 class _Means(_Answers):

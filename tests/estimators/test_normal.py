@@ -243,13 +243,19 @@ def test_worst_fraction_is_the_slope_of_the_obvious_step(name: str) -> None:
     assert model.worst_fraction_missing_ == pytest.approx(rate, rel=1e-5)
 
 
+def priors(X: pd.DataFrame) -> dict[str, Any]:
+    return {"none": None, "weak": "weak", "ridge": Ridge(20), "Wishart": InverseWishart(30, 20 * np.diag(X.var()))}
+
+
+@pytest.mark.parametrize("prior", ["none", "weak", "ridge", "Wishart"])
 @pytest.mark.parametrize("name", tables_that_converge_slowly())
-def test_worst_fraction_is_the_rate_of_convergence(name: str) -> None:
+def test_worst_fraction_is_the_rate_of_convergence(name: str, prior: str) -> None:
     """Successive changes shrink by it, late in the run, when the faster ones have died away."""
     X = tables_that_converge_slowly()[name]
-    model = MultivariateNormal(**EXACT).fit(X)
+    settings = {"prior": priors(X)[prior]}
+    model = MultivariateNormal(**{**EXACT, **settings}).fit(X)
     errors = vector(model.standard_errors_.mean, model.standard_errors_.covariance)
-    a, b, c = (parameters(forced(X, model.n_iter_ + k)) / errors for k in (-5, -4, -3))
+    a, b, c = (parameters(forced(X, model.n_iter_ + k, **settings)) / errors for k in (-4, -3, -2))
     rate = np.linalg.norm(c - b) / np.linalg.norm(b - a)
     assert model.worst_fraction_missing_ == pytest.approx(rate, rel=1e-2)
 
@@ -290,6 +296,16 @@ def test_complete_data_are_there_at_once() -> None:
     assert_allclose(model.standard_errors_.covariance, wishart, rtol=1e-9)
     assert_allclose(model.fraction_missing_information_.covariance, 0.0, atol=1e-10)
     assert model.worst_fraction_missing_ == pytest.approx(0.0, abs=1e-10)
+
+
+@pytest.mark.parametrize("prior", ["weak", "ridge", "Wishart"])
+def test_complete_data_have_lost_nothing_whatever_the_prior(prior: str) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=100)
+    X = pd.DataFrame({"x": x, "almost": x + 0.03 * rng.normal(size=100)})
+    model = MultivariateNormal(prior=priors(X)[prior]).fit(X)
+    assert_allclose(model.fraction_missing_information_.covariance, 0.0, atol=1e-8)
+    assert model.worst_fraction_missing_ == pytest.approx(0.0, abs=1e-8)
 
 
 def test_patterns_are_those_of_the_table() -> None:

@@ -257,7 +257,7 @@ def test_worst_fraction_is_the_rate_of_convergence(name: str, prior: str) -> Non
     errors = vector(model.standard_errors_.mean, model.standard_errors_.covariance)
     a, b, c = (parameters(forced(X, model.n_iter_ + k, **settings)) / errors for k in (-4, -3, -2))
     rate = np.linalg.norm(c - b) / np.linalg.norm(b - a)
-    assert model.worst_fraction_missing_ == pytest.approx(rate, rel=1e-2)
+    assert model.worst_fraction_missing_ == pytest.approx(rate, rel=2e-2)
 
 
 # --- information -------------------------------------------------------------------------------------------------

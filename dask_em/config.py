@@ -85,6 +85,12 @@ class ClusterConfig(Settings):
         return scheduler
 
 
+CovarianceShape = Literal[
+    "full", "tied", "diag", "spherical",
+    "EII", "VII", "EEI", "VEI", "EVI", "VVI", "EEE", "VEE", "EVE", "VVE", "EEV", "VEV", "EVV", "VVV",
+]  # fmt: skip
+
+
 class ModelConfig(Settings):
     """A mixture over the named columns, and how it is fitted."""
 
@@ -98,7 +104,7 @@ class ModelConfig(Settings):
     """Columns of successes, each with its column or number of trials."""
     transforms: dict[Name, Literal["log", "log1p", "asinh"]] = {}
     """What is done to a Gaussian column before it is modelled."""
-    covariance_type: Literal["full", "tied", "diag", "spherical", "VVV", "EEE", "VVI", "VII", "EII"] = "full"
+    covariance_type: CovarianceShape = "full"
     """Shape of the Gaussian part, by scikit-learn's or mclust's name."""
     prior: Literal["weak"] | None = "weak"
     """One pseudo-row, so that no component can collapse; null is exact maximum likelihood."""

@@ -33,6 +33,7 @@ from dask_em.errors import ConfigurationError, ConvergenceWarning, DataError
 from dask_em.execution.base import Executor, Unit, make_units
 from dask_em.families import Binomial, Categorical, DiagonalGaussian, Family, Gaussian, Poisson
 from dask_em.families.binomial import typical_trials
+from dask_em.families.covariance import FULL, MODELS
 from dask_em.mixture import Mixture, Parameters
 from dask_em.model import FittedMixture
 from dask_em.priors import WEAK, Prior, check_prior, pseudo_rows
@@ -267,10 +268,10 @@ def make_mixture(schema: Schema, found: Profile, settings: Settings) -> Mixture:
     prior, covariance = pseudo_rows(settings.prior, schema.scale)
     if design.gaussian:
         model = covariance_model(settings.covariance_type)
-        if model in ("VVV", "EEE"):
-            families.append(Gaussian(model, len(design.gaussian), prior, covariance))  # type: ignore[arg-type]
+        if model in FULL:
+            families.append(Gaussian(model, len(design.gaussian), prior, covariance, schema.scale))
         else:
-            families.append(DiagonalGaussian(model, schema.scale, prior))  # type: ignore[arg-type]
+            families.append(DiagonalGaussian(model, schema.scale, prior))
     if design.categorical:
         shares: list[float] = []
         for name, levels in zip(design.categorical, schema.levels):
@@ -309,8 +310,11 @@ def _trials(found: Profile, design: Design) -> tuple[tuple[tuple[int, ...], int]
 def covariance_model(name: str) -> str:
     """mclust's name of a covariance type."""
     model = COVARIANCE_TYPES.get(name, name)
-    if model not in ("VVV", "EEE", "VVI", "VII", "EII"):
-        raise ConfigurationError("covariance_type must be full (VVV), tied (EEE), diag (VVI), spherical (VII) or EII")
+    if model not in MODELS:
+        raise ConfigurationError(
+            "covariance_type must be full (VVV), tied (EEE), diag (VVI), spherical (VII) or another of mclust's models: "
+            + ", ".join(MODELS)
+        )
     return model
 
 
@@ -378,7 +382,7 @@ def _advice(k: int, design: Design, settings: Settings) -> str:
         ways.append("ask for fewer components")
     if settings.prior is None:
         ways.append("use prior='weak'")
-    if len(design.gaussian) > 1 and covariance_model(settings.covariance_type) in ("VVV", "EEE"):
+    if len(design.gaussian) > 1 and covariance_model(settings.covariance_type) in FULL:
         ways.append("choose a simpler covariance_type")
     if settings.init == "labels" or settings.given is not None:
         ways.append("start elsewhere")

@@ -69,6 +69,20 @@ IRIS_ANSWERS = [
     Mclust("VVV", "full", -180.185477, -580.8389),
 ]
 
+IRIS_MORE_ANSWERS = [
+    Mclust("EEI", "EEI", -361.425522, -813.0425),
+    Mclust("VEI", "VEI", -339.468727, -779.1502),
+    Mclust("EVI", "EVI", -340.085581, -800.4264),
+    Mclust("VEE", "VEE", -237.560163, -605.3968),
+    Mclust("EVE", "EVE", -234.140235, -618.5995),
+    Mclust("EEV", "EEV", -214.850379, -610.0836),
+    Mclust("VEV", "VEV", -186.073283, -562.5507),
+    Mclust("EVV", "EVV", -205.535881, -621.5184),
+]
+
+IRIS_VVE_LOG_LIKELIHOOD = -215.240870
+"""mclust ends here: its majorisation of the common axes stops before the best ones, which have a log-likelihood of -214.053208."""
+
 IRIS_WEIGHTED_PROPORTIONS = (0.333333, 0.306022, 0.360644)
 """Rows weighted 1, 2, 1, 2, ...; VVV."""
 IRIS_WEIGHTED_MEANS = {

@@ -13,6 +13,7 @@ from dask_em.errors import ConfigurationError
 from dask_em.estimators.arguments import given_array
 from dask_em.estimators.base import BaseMixture
 from dask_em.estimators.doc import documented
+from dask_em.families.covariance import FULL
 from dask_em.families.diagonal import DiagonalParams
 from dask_em.fitting import covariance_model
 from dask_em.model import FittedMixture
@@ -27,8 +28,9 @@ class GaussianMixture(BaseMixture):
     n_components : int
         Number of components, k.
     covariance_type : str, default "full"
-        "full" (VVV), "tied" (EEE), "diag" (VVI), "spherical" (VII) or "EII" (one variance in all); mclust's names are accepted too.
-        spherical and EII hold in the table's units.
+        "full" (VVV), "tied" (EEE), "diag" (VVI), "spherical" (VII), or any of mclust's fourteen names: three letters for volume, shape and orientation, each
+        E (equal over components), V (varies) or I (the identity): EII VII EEI VEI EVI VVI EEE VEE EVE VVE EEV VEV EVV VVV (Celeux and Govaert 1995).
+        Those that other units of a column would change (EII VII EVE VVE EEV VEV) hold in the table's units.
     weights_init : (k,), means_init : (k, d), covariances_init : optional
         Where to start, in the table's units; covariances as (k, d, d) or in scikit-learn's shape for the covariance type.
     {shared}
@@ -71,7 +73,7 @@ class GaussianMixture(BaseMixture):
         self._keep(locals())
 
     def _design(self, names: tuple[str, ...]) -> Design:
-        return Design(gaussian=names, pattern=covariance_model(self.covariance_type) in ("VVV", "EEE"))
+        return Design(gaussian=names, pattern=covariance_model(self.covariance_type) in FULL)
 
     def _settings(self) -> dict[str, Any]:
         return {"covariance_type": self.covariance_type}

@@ -10,6 +10,7 @@ from dask_em.estimators.arguments import checked_names, checked_pairs, checked_t
 from dask_em.estimators.base import BaseMixture
 from dask_em.estimators.doc import documented
 from dask_em.estimators.latent_class import probability_frames
+from dask_em.families.covariance import FULL
 from dask_em.fitting import covariance_model
 from dask_em.model import FittedMixture
 
@@ -28,7 +29,7 @@ class MixtureModel(BaseMixture):
         Numbers, categories and counts.
     binomial : mapping from a column of successes to its trials (a column or an integer), or a list of such pairs
     covariance_type : str, default "full"
-        Of the gaussian columns: "full" (VVV), "tied" (EEE), "diag" (VVI), "spherical" (VII) or "EII".
+        Of the gaussian columns: "full" (VVV), "tied" (EEE), "diag" (VVI), "spherical" (VII), or another of mclust's names, as in GaussianMixture.
     transforms : mapping from a gaussian column to "log", "log1p" or "asinh"
         Heavy tails make useless segments; densities stay in the table's units, means_ are those of the transformed column.
     {shared}
@@ -72,7 +73,7 @@ class MixtureModel(BaseMixture):
                 (name, checked_trials(t, of=f" of {name!r}")) for name, t in checked_pairs("binomial", self.binomial)
             ),
             transforms=checked_pairs("transforms", self.transforms),
-            pattern=covariance_model(self.covariance_type) in ("VVV", "EEE"),
+            pattern=covariance_model(self.covariance_type) in FULL,
         )
 
     @property

@@ -1,22 +1,22 @@
-"""Normal columns that are independent given the component: covariance models VVI, VII and EII.
+"""Normal columns that are independent given the component: the covariance models with the columns as axes (families/covariance.py).
 
     log p(x | k) = -1/2 sum_j [ log 2π v_kj + (x_j - μ_kj)² / v_kj ]        features (1, x, x²) of the observed cells
 
 Values are standardised (`scale` is the column's standard deviation in the user's units); a missing cell is NaN and contributes
-zeros, which is exact because the columns are independent. VVI has its own variance everywhere, VII one per component,
-EII one in all; the last two hold in the user's units, so their sums are multiplied back by the scales first.
+zeros, which is exact because the columns are independent. Spherical models hold in the user's units, so their sums are multiplied back by the scales first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dask_em.families.base import COLLAPSED_VARIANCE, HIDDEN, Array, Mask, Params, Plain, Plan, per_candidate, ratio
+from dask_em.families.covariance import IN_USER_UNITS, n_free, variances
 
 EXPANDED_LIMIT = 1e6
 """Mean square over variance beyond which x²/v - 2xμ/v + μ²/v loses more than 1e-9 of the score."""
@@ -34,7 +34,7 @@ class DiagonalParams(Params):
 class DiagonalGaussian(Plain):
     """Settings: covariance model, column scales, and the prior's pseudo-rows."""
 
-    model: Literal["VVI", "VII", "EII"]
+    model: str
     scale: tuple[float, ...]
     prior: float = 0.0
 
@@ -84,21 +84,23 @@ class DiagonalGaussian(Plain):
         shift = ratio(x, n, params.means - origin)
         scatter = np.maximum(xx - n * shift**2, 0.0) + self.prior * self._prior_variance(sizes)
         n = n + self.prior
-        if self.model != "VVI":
-            square = np.asarray(self.scale) ** 2
-            scatter, hidden = ((own * square).sum(axis=1, keepdims=True) for own in (scatter, hidden))
-            n = n.sum(axis=1, keepdims=True)
-            if self.model == "EII":
-                scatter, hidden, n = (per_candidate(own, sizes) for own in (scatter, hidden, n))
-            scatter, hidden, n = scatter / square, hidden / square, np.broadcast_to(n, (len(n), self.n_columns))
-        new = DiagonalParams(origin + shift, ratio(scatter, n, params.variances))
+        new = DiagonalParams(origin + shift, self._variances(scatter, n, params, sizes))
         # As in the full covariance: what has lost digits gets them back in the next step, about its own mean.
         wide = replace(new, variances=new.variances + ratio(hidden, n, np.zeros_like(hidden)))
         lost = np.zeros(len(n))
         lost[list(self._origins(wide).keys() - about_own.keys())] = 1.0
-        if self.model == "EII":
+        if not lost.any():
+            return new
+        if self.model != "VVI":
             lost = per_candidate(lost, sizes)
+            wide = replace(new, variances=self._variances(scatter + hidden, n, params, sizes))
         return replace(new, variances=np.where(lost[:, None] > 0, wide.variances, new.variances))
+
+    def _variances(self, scatter: Array, n: Array, params: DiagonalParams, sizes: Sequence[int]) -> Array:
+        if self.model == "VVI":
+            return ratio(scatter, n, params.variances)
+        square = np.asarray(self.scale) ** 2 if self.model in IN_USER_UNITS else np.ones(self.n_columns)
+        return variances(self.model, scatter * square, n, params.variances * square, sizes) / square
 
     def _prior_variance(self, sizes: Sequence[int]) -> Array:
         """S0 = column variance / k^(2/d), Fraley and Raftery (2007); the column variance is 1 here."""
@@ -122,8 +124,7 @@ class DiagonalGaussian(Plain):
         return DiagonalParams(np.zeros(shape), np.ones(shape))
 
     def n_free(self, n_components: int) -> int:
-        variances = {"VVI": n_components * self.n_columns, "VII": n_components, "EII": 1}
-        return n_components * self.n_columns + variances[self.model]
+        return n_components * self.n_columns + n_free(self.model, n_components, self.n_columns)
 
     def dissimilarity(self, values: NDArray[Any], centres: NDArray[Any]) -> tuple[Array, Array]:
         difference = values[None] - centres.T[:, :, None]

@@ -1,4 +1,4 @@
-"""The normal distribution with a full covariance matrix: covariance models VVV (one per component) and EEE (one in all).
+"""The normal distribution with a full covariance matrix: the covariance models whose axes may be turned (families/covariance.py).
 
     log p(x_o | k) = -1/2 [ p log 2π + log|Σ_oo| + (x_o - μ_o)ᵀ Σ_oo⁻¹ (x_o - μ_o) ]      features (x, upper triangle of x xᵀ)
 
@@ -17,12 +17,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dask_em.families.base import COLLAPSED_VARIANCE, HIDDEN, Array, Mask, Params, Plan, per_candidate, ratio
+from dask_em.families.covariance import IN_USER_UNITS, covariances, n_free
 from dask_em.kernels import precisions
 
 EXPANDED_LIMIT = 1e6
@@ -42,15 +43,16 @@ class GaussianParams(Params):
 
 @dataclass(frozen=True)
 class Gaussian:
-    """Settings: covariance model, number of columns, the prior's pseudo-rows and their (d, d) covariance.
+    """Settings: covariance model, number of columns, the prior's pseudo-rows and their (d, d) covariance, column scales.
 
-    Without a covariance of its own the prior has the one of the weak prior, see `_prior_covariance`.
+    Without a covariance of its own the prior has the one of the weak prior, see `_prior_covariance`. Scales matter to the models that other units would change.
     """
 
-    model: Literal["VVV", "EEE"]
+    model: str
     n_columns: int
     prior: float = 0.0
     prior_covariance: tuple[tuple[float, ...], ...] | None = None
+    scale: tuple[float, ...] = ()
 
     by_pattern = True
 
@@ -169,27 +171,26 @@ class Gaussian:
         shift = ratio(x, n, params.means - origin)
         scatter -= n[:, :, None] * shift[:, :, None] * shift[:, None, :]
         scatter += self.prior * self._prior_covariance(sizes)
-        n = n + self.prior
-        if self.model == "EEE":
-            scatter, hidden, n = (per_candidate(own, sizes) for own in (scatter, hidden, n))
-        new = GaussianParams(origin + shift, ratio(scatter, n[:, :, None], params.covariances))
+        n = n[:, 0] + self.prior
+        new = GaussianParams(origin + shift, self._covariances(scatter, n, params, sizes))
+        # What rounding may hide of the variances is added to components whose sums about 0 lost too many digits. Such a component has an origin from here on, so
+        # the next step sees its true covariance, or that it has none.
+        hidden += COLLAPSED_VARIANCE * n[:, None]
         about_zero = np.setdiff1d(np.arange(len(n)), list(about_own))
-        return self._widened(new, ratio(hidden, n, np.zeros_like(hidden)), about_zero, sizes)
-
-    def _widened(
-        self, params: GaussianParams, hidden: Array, about_zero: NDArray[np.intp], sizes: Sequence[int]
-    ) -> GaussianParams:
-        """Add what rounding may hide of the variances, (K, d), to components whose sums about 0 lost too many digits.
-
-        Such a component has an origin from here on, so the next step sees its true covariance, or that it has none.
-        """
-        wide = params.covariances.copy()
-        wide[about_zero] += (hidden[about_zero] + COLLAPSED_VARIANCE)[:, :, None] * np.eye(self.n_columns)
-        lost = np.zeros(len(wide))
-        lost[about_zero[list(self._origins(GaussianParams(params.means[about_zero], wide[about_zero])))]] = 1.0
-        if self.model == "EEE":
+        wide = new.covariances + ratio(hidden, n[:, None], hidden)[:, :, None] * np.eye(d)
+        lost = np.zeros(len(n))
+        lost[about_zero[list(self._origins(GaussianParams(new.means[about_zero], wide[about_zero])))]] = 1.0
+        if not lost.any():
+            return new
+        if self.model != "VVV":
             lost = per_candidate(lost, sizes)
-        return replace(params, covariances=np.where(lost[:, None, None] > 0, wide, params.covariances))
+            wide = self._covariances(scatter + hidden[:, :, None] * np.eye(d), n, params, sizes)
+        return replace(new, covariances=np.where(lost[:, None, None] > 0, wide, new.covariances))
+
+    def _covariances(self, scatter: Array, n: Array, params: GaussianParams, sizes: Sequence[int]) -> Array:
+        unit = np.asarray(self.scale) if self.model in IN_USER_UNITS else np.ones(self.n_columns)
+        both = unit[:, None] * unit
+        return covariances(self.model, scatter * both, n, params.covariances * both, sizes) / both
 
     def _prior_covariance(self, sizes: Sequence[int]) -> Array:
         """S0 = diag(column variances) / k^(2/d), Fraley and Raftery (2007); the column variances are 1 here."""
@@ -224,8 +225,7 @@ class Gaussian:
         return GaussianParams(np.zeros((n_components, self.n_columns)), identity)
 
     def n_free(self, n_components: int) -> int:
-        triangle = self.n_columns * (self.n_columns + 1) // 2
-        return n_components * self.n_columns + triangle * (n_components if self.model == "VVV" else 1)
+        return n_components * self.n_columns + n_free(self.model, n_components, self.n_columns)
 
     def dissimilarity(self, values: NDArray[Any], centres: NDArray[Any]) -> tuple[Array, Array]:
         # A missing cell is stored as the mean, 0, which draws a row towards the middle and no further.

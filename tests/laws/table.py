@@ -20,6 +20,8 @@ from dask_em.data.encode import encode_fit
 from dask_em.data.profile import profile
 from dask_em.data.schema import Design, Schema
 from dask_em.em import seeding
+from dask_em.families.covariance import FULL, MODELS
+from dask_em.fitting import covariance_model
 from dask_em.mixture import Mixture, Parameters
 from dask_em.model import FittedMixture
 from dask_em.scan import Block, Sums
@@ -61,13 +63,15 @@ class Case:
 
 
 def _gaussian(covariance_type: str, columns: tuple[str, ...] = GAUSSIAN) -> tuple[dict[str, Any], dict[str, Any]]:
-    pattern = covariance_type in ("full", "tied")
+    pattern = covariance_model(covariance_type) in FULL
     return {"gaussian": columns, "pattern": pattern}, {"covariance_type": covariance_type}
 
 
 def _case(name: str, roles: dict[str, Any], settings: dict[str, Any] | None = None, holes: float = 0.2) -> Case:
     return Case(name, roles, holes, settings or {})
 
+
+NAMED = ("VVV", "EEE", "VVI", "VII", "EII")
 
 CASES = (
     _case("VVV complete", *_gaussian("full"), holes=0.0),
@@ -78,6 +82,8 @@ CASES = (
     _case("VVI", *_gaussian("diag")),
     _case("VII", *_gaussian("spherical")),
     _case("EII", *_gaussian("EII")),
+    *(_case(f"{model} complete", *_gaussian(model), holes=0.0) for model in MODELS if model not in NAMED),
+    *(_case(model, *_gaussian(model)) for model in MODELS if model not in NAMED),
     _case("categorical", {"categorical": CATEGORIES}),
     _case("poisson", {"poisson": COUNTS}),
     _case("binomial", {"binomial": COINS}),

@@ -172,7 +172,7 @@ def test_a_scheduler_implies_dask_and_contradicts_local(job, mistakes):
         ("levels.people.model.transforms={spent: log}", "", "not among the gaussian columns; did you mean 'spend'?"),
         ("levels.people.model={}", "", "no column is modelled"),
         ("levels.people.model.transforms.spend=sqrt", "", "must be 'log', 'log1p' or 'asinh'"),
-        ("levels.people.model.covariance_type=VEV", "", "must be 'full', 'tied', 'diag'"),
+        ("levels.people.model.covariance_type=VXV", "", "must be 'full', 'tied', 'diag'"),
         ("levels.people.model.prior=strong", "", "must be 'weak'"),
         ("levels.people.model.tol=.inf", "", "must be a finite number"),
         ("levels.people.model.max_iter=true", "", "must be a valid integer"),

@@ -327,8 +327,8 @@ class SurveyImputationConfig(Settings):
     """The tables that this job can impute, by name."""
     survey: Name
     """Which of the surveys to run."""
-    draws: Annotated[int, Field(ge=2)] = 20
-    """Completed tables to draw, at most n_replicates."""
+    draws: Annotated[int, Field(ge=2)] | None = None
+    """Completed tables to draw, at most n_replicates; null is as many."""
     layout: Literal["long", "folders"] = "long"
     """All draws in one table with .imp and .id, or a folder for each."""
     cluster: ClusterConfig = ClusterConfig()
@@ -345,12 +345,16 @@ class SurveyImputationConfig(Settings):
 
     @field_validator("draws")
     @classmethod
-    def _were_fitted(cls, draws: int, info: ValidationInfo) -> int:
+    def _were_fitted(cls, draws: int | None, info: ValidationInfo) -> int | None:
         surveys, name = info.data.get("surveys") or {}, info.data.get("survey")
-        fitted = surveys[name].imputer.n_replicates if name in surveys else draws
-        if draws > fitted:
-            raise ValueError(f"must not be above n_replicates, {fitted}")
+        if draws is not None and name in surveys and draws > surveys[name].imputer.n_replicates:
+            raise ValueError(f"must not be above n_replicates, {surveys[name].imputer.n_replicates}")
         return draws
+
+    @property
+    def n_draws(self) -> int:
+        """Completed tables to draw."""
+        return self.draws or self.surveys[self.survey].imputer.n_replicates
 
 
 class OneCoin(Settings):

@@ -69,7 +69,7 @@ def write_report(
 def _notes(config: SurveyImputationConfig) -> list[str]:
     survey = config.surveys[config.survey]
     notes = [
-        f"mean/ holds the table with every hole filled with its expected value, draws/ holds {config.draws} tables with random draws. Means and regressions belong on "
+        f"mean/ holds the table with every hole filled with its expected value, draws/ holds {config.n_draws} tables with random draws. Means and regressions belong on "
         "the draws, pooled; the expected values alone understate how uncertain they are."
     ]
     if survey.imputer.predictors:

@@ -26,8 +26,9 @@ from pipelines.imputation_report import write_report
 
 
 def plan(config: SurveyImputationConfig) -> dict[str, Any]:
-    """What `run` would do, without reading a row."""
+    """What `run` would do, without reading a row more than the source needs to name its columns."""
     survey = config.surveys[config.survey]
+    _checked(survey)
     return {
         "pipeline": config.pipeline,
         "survey": config.survey,
@@ -35,7 +36,7 @@ def plan(config: SurveyImputationConfig) -> dict[str, Any]:
         "columns": "all that can be modelled" if survey.imputer.columns is None else list(survey.imputer.columns),
         "model": survey.imputer.model or "a normal if it can take all columns, a mixture otherwise",
         "n_replicates": survey.imputer.n_replicates,
-        "draws": config.draws,
+        "draws": config.n_draws,
         "executor": config.cluster.scheduler or config.cluster.executor,
         "output": config.output,
         "writes": [
@@ -55,19 +56,14 @@ def run(config: SurveyImputationConfig, *, progress: Callable[[Any], None]) -> d
     """Impute one survey; everything appears under config.output at the end, or nothing does."""
     survey = config.surveys[config.survey]
     truth = None if survey.truth is None else true_means(survey)
-    source = table(survey)
-    for name in (*survey.means, *((survey.by,) if survey.by else ())):
-        if name not in source.columns:
-            raise ConfigurationError(
-                f"means or by name {name!r}, which is not a column of {source.where}: check the spelling"
-            )
+    source = _checked(survey)
     imputer = Imputer(key=survey.key, **_settings(survey))
     with staged(config.output) as folder, open_cluster(config.cluster) as executor:
         imputer.set_params(executor=executor)
         imputer.fit(source, sample_weight=survey.weight, on_progress=progress)
         sums = _sums(survey, imputer)
         written = write_pieces(
-            imputer.imputation_, source, folder, executor, m=config.draws, layout=config.layout, groups=sums
+            imputer.imputation_, source, folder, executor, m=config.n_draws, layout=config.layout, groups=sums
         )
         assert written.groups is not None
         pooled = with_truth(written.groups.pooled() if survey.means else pd.DataFrame(), truth)
@@ -84,7 +80,7 @@ def run(config: SurveyImputationConfig, *, progress: Callable[[Any], None]) -> d
         "n_scans": imputer.n_scans_,
         "converged": bool(imputer.converged_),
         "filled": sum(written.integrity.filled.values()),
-        "draws": config.draws,
+        "draws": config.n_draws,
         "integrity": written.integrity.line,
         "pooled_means": [] if pooled.empty else pooled[pooled["group"] == "all"].to_dict("records"),
         **found,
@@ -92,6 +88,18 @@ def run(config: SurveyImputationConfig, *, progress: Callable[[Any], None]) -> d
         "report": str(output / "report.html"),
         "saved_model": str(output / "model"),
     }
+
+
+def _checked(survey: Survey) -> Source:
+    """The table of a survey, which has the columns that the job names."""
+    source = table(survey)
+    for what, names in {"key": survey.key, "weight": survey.weight, "by": survey.by, "means": survey.means}.items():
+        for name in (names,) if isinstance(names, str) else names or ():
+            if name not in source.columns:
+                raise ConfigurationError(
+                    f"{what} names {name!r}, which is not a column of {source.where}: check the spelling"
+                )
+    return source
 
 
 def table(survey: Survey) -> Source:

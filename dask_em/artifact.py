@@ -56,7 +56,16 @@ ESTIMATORS = (
 
 PRIORS = (Ridge, InverseWishart)
 
-FACTS = ("log_likelihood_", "converged_", "stopped_because_", "n_iter_", "n_scans_", "n_rows_", "sum_of_weights_")
+FACTS = (
+    "log_likelihood_",
+    "converged_",
+    "stopped_because_",
+    "n_iter_",
+    "n_maps_",
+    "n_scans_",
+    "n_rows_",
+    "sum_of_weights_",
+)
 
 
 def save(estimator: Any, path: str | os.PathLike[str], **notes: Any) -> None:

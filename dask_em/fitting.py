@@ -28,6 +28,7 @@ from dask_em.data.reading import read_rows
 from dask_em.data.schema import Design, Schema
 from dask_em.data.sources import Source
 from dask_em.em import loop, seeding
+from dask_em.em.acceleration import Acceleration
 from dask_em.em.stopping import Verdict
 from dask_em.errors import ConfigurationError, ConvergenceWarning, DataError
 from dask_em.execution.base import Executor, Unit, make_units
@@ -62,6 +63,7 @@ class Settings:
     missing: Literal["ignored", "expected"] = "ignored"
     given: Callable[[Schema, Mixture, Block], Parameters] | None = None
     bootstrap: Bootstrap = NO_REPLICATES
+    acceleration: Acceleration | None = None
 
     def __post_init__(self) -> None:
         check_prior(self.prior)
@@ -70,6 +72,8 @@ class Settings:
         for name in ("max_iter", "n_init"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} must be at least 1")
+        if self.acceleration not in (None, "squarem", "daarem"):
+            raise ConfigurationError("acceleration must be None, 'squarem' or 'daarem'")
         if self.init not in ("kmeans++", "random", "labels"):
             raise ConfigurationError("init must be 'kmeans++', 'random' or labels, one a row")
 
@@ -148,7 +152,7 @@ def fit(
     units = make_units(source.pieces, found.piece_rows, n_patterns)
     encode = partial(_encode, schema, mixture.patterns, settings.missing == "expected", settings.bootstrap)
     blocks = executor.open(units, encode)
-    rules = loop.Settings(mixture, found.weight, settings.tol, settings.max_iter)
+    rules = loop.Settings(mixture, found.weight, settings.tol, settings.max_iter, acceleration=settings.acceleration)
     final = _run(executor, blocks, loop.start(rules, sizes, parameters), on_progress)
     result = Fit(schema, mixture, found, final.candidates, 1 + final.n_scans)
     _warn(result, n_components, settings)

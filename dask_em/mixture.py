@@ -10,7 +10,7 @@ has. The module knows nothing of loops, tables or clusters.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import reduce
 from itertools import pairwise
 from operator import add
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dask_em.families import Family, take
-from dask_em.families.base import Array, Mask, per_candidate, ratio
+from dask_em.families.base import Array, Mask, exp_clipped, log_floored, per_candidate, ratio
 from dask_em.scan import Block, PatternSums, Scorer, Sums, Tile, softmax
 
 PLAN_BYTES = 1 << 26
@@ -31,6 +31,12 @@ REACH = 1e100
 
 COLLAPSED_SHARE = 1e-12
 """A component with a smaller share of the rows is gone."""
+
+
+def edges(sizes: Sequence[int]) -> list[tuple[int, int]]:
+    """Where each candidate's components start and end."""
+    return list(pairwise(np.cumsum([0, *sizes]).tolist()))
+
 
 _latest: tuple[Parameters, Mixture, Scorer] | None = None
 
@@ -47,6 +53,18 @@ class Parameters:
     def take(self, index: NDArray[np.int64]) -> Parameters:
         """The components at `index` of the stacked axis."""
         return Parameters(self.weights[index], tuple(take(part, index) for part in self.parts))
+
+    def put(self, index: NDArray[np.int64], other: Parameters) -> Parameters:
+        """These parameters with those of others at `index`."""
+        weights = self.weights.copy()
+        weights[index] = other.weights
+        parts = []
+        for own, new in zip(self.parts, other.parts, strict=True):
+            changed = {f.name: getattr(own, f.name).copy() for f in fields(own)}
+            for name, values in changed.items():
+                values[index] = getattr(new, name)
+            parts.append(replace(own, **changed))
+        return Parameters(weights, tuple(parts))
 
 
 @dataclass(frozen=True)
@@ -187,6 +205,32 @@ class Mixture:
         if not self.fix_weights:
             weights = ratio(sums.weight, per_candidate(sums.weight, sizes), weights)
         parts = (f.m_step(s, p, sizes) for f, s, p in zip(self.families, sums.stats, old.parts))
+        return Parameters(weights, tuple(parts))
+
+    def coordinates(self, parameters: Parameters, sizes: Sequence[int]) -> Array:
+        """(K, c) coordinates of the parameters without constraints."""
+        # The logarithms of what adds up to 1 are coordinates up to a constant, which must not count as a move.
+        logs = log_floored(parameters.weights)
+        weights = (
+            []
+            if self.fix_weights
+            else [(logs - np.repeat([logs[a:b].mean() for a, b in edges(sizes)], sizes))[:, None]]
+        )
+        return np.concatenate([*weights, *(f.coordinates(p) for f, p in zip(self.families, parameters.parts))], axis=1)
+
+    def at(self, coordinates: Array, like: Parameters, sizes: Sequence[int]) -> Parameters:
+        """The parameters that have these coordinates; mixing weights that are fixed are those of `like`."""
+        weights, start = like.weights, 0
+        if not self.fix_weights:
+            share = exp_clipped(
+                coordinates[:, 0] - np.repeat([coordinates[a:b, 0].max() for a, b in edges(sizes)], sizes)
+            )
+            weights, start = share / per_candidate(share, sizes), 1
+        parts = []
+        for family, part in zip(self.families, like.parts):
+            width = family.coordinates(part).shape[1]
+            parts.append(family.at(coordinates[:, start : start + width], sizes))
+            start += width
         return Parameters(weights, tuple(parts))
 
     def log_prior(self, parameters: Parameters, sizes: Sequence[int]) -> Array:

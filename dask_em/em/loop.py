@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from dask_em.em.acceleration import Acceleration, Accelerator, make_accelerator
 from dask_em.em.stopping import Verdict, decreased, judge
 from dask_em.errors import ObjectiveDecreasedError
 from dask_em.mixture import Mixture, Parameters, Step
@@ -26,8 +27,8 @@ from dask_em.scan import PatternSums, Sums
 class Settings:
     """What does not change during a fit.
 
-    n_weight is the total weight of the rows; tol is per unit of weight; max_iter bounds the EM steps of each candidate. `replicated` says that
-    candidate c is fitted to bootstrap replicate c of the rows.
+    n_weight is the total weight of the rows; tol is per unit of weight; max_iter bounds the evaluations of the EM map for each candidate. `replicated` says
+    that candidate c is fitted to bootstrap replicate c of the rows; `acceleration` how states are proposed that are not EM's own.
     """
 
     mixture: Mixture
@@ -35,13 +36,24 @@ class Settings:
     tol: float
     max_iter: int
     replicated: bool = False
+    acceleration: Acceleration | None = None
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A proposal that lowered the objective: after how many accepted states it was looked at, and what it had."""
+
+    after: int
+    objective: float
+    log_likelihood: float
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One model under way: its size, the objective and log-likelihood of every scan, and where it stands.
+    """One model under way: its size, the objective and log-likelihood of every accepted state, and where it stands.
 
-    parameters is set when the candidate has stopped; it holds those of the last entry of `objectives`.
+    parameters is set when the candidate has stopped; it holds those of the last entry of `objectives`. fallback is the EM step that was passed over for the
+    proposal that is evaluated next.
     """
 
     n_components: int
@@ -49,11 +61,19 @@ class Candidate:
     log_likelihoods: tuple[float, ...] = ()
     verdict: Verdict = Verdict.RUNNING
     parameters: Parameters | None = None
+    accelerator: Accelerator | None = None
+    fallback: Parameters | None = None
+    rejected: tuple[Rejected, ...] = ()
+
+    @property
+    def n_maps(self) -> int:
+        """Evaluations of the EM map: scans in which this candidate took part."""
+        return len(self.objectives) + len(self.rejected)
 
     @property
     def n_iter(self) -> int:
-        """EM steps that led to the parameters."""
-        return max(len(self.objectives) - 1, 0)
+        """Steps that led to the parameters, those that were taken back among them."""
+        return max(self.n_maps - 1, 0)
 
 
 @dataclass(frozen=True)
@@ -97,7 +117,8 @@ class Progress:
 
 def start(settings: Settings, sizes: Sequence[int], parameters: Parameters | None) -> State:
     """Begin with stacked parameters, or with None: the first scan is then an M-step on the labels of the blocks."""
-    state = State(settings, tuple(Candidate(k) for k in sizes), parameters)
+    way = make_accelerator(settings.acceleration)
+    state = State(settings, tuple(Candidate(k, accelerator=way) for k in sizes), parameters)
     return state if parameters is None else _drop_collapsed(state)
 
 
@@ -124,30 +145,76 @@ def tell(state: State, total: PatternSums | Sums) -> State:
     if old is None:
         return _drop_collapsed(replace(state, parameters=new))
     objectives = sums.log_likelihood + mixture.log_prior(old, sizes)
-    candidates = list(state.candidates)
-    for c, index in enumerate(state.running):
+    candidates, running = list(state.candidates), state.running
+    for c, index in enumerate(running):
         candidates[index] = _judged(state, index, float(objectives[c]), float(sums.log_likelihood[c]), _own(sizes, c))
-    state = _keep(replace(state, candidates=tuple(candidates), parameters=new), state.running)
-    return _drop_collapsed(state)
+        fallback = state.candidates[index].fallback
+        if len(candidates[index].rejected) > len(state.candidates[index].rejected) and fallback is not None:
+            new = new.put(_own(sizes, c), fallback)
+    state = _keep(replace(state, candidates=tuple(candidates), parameters=new), running)
+    if state.settings.acceleration is None:
+        return _drop_collapsed(state)
+    stay = [_own(sizes, c) for c, i in enumerate(running) if state.candidates[i].verdict is Verdict.RUNNING]
+    return _drop_collapsed(_proposed(state, old.take(np.concatenate([np.empty(0, dtype=np.int64), *stay]))))
+
+
+def _proposed(state: State, old: Parameters) -> State:
+    """Put the accelerators' proposals in the place of EM steps, which are kept to fall back to."""
+    mixture, candidates, em = state.settings.mixture, list(state.candidates), state.parameters
+    assert em is not None
+    proposed = em
+    bad = mixture.collapsed(em)
+    for c, index in enumerate(state.running):
+        own, candidate = _own(state.sizes, c), candidates[index]
+        if candidate.fallback is not None:  # just rejected: the EM step before is looked at next
+            candidates[index] = replace(candidate, fallback=None)
+            continue
+        if bad[own].any() or candidate.accelerator is None:
+            continue
+        here, mapped = (mixture.coordinates(p.take(own), [len(own)]) for p in (old, em))
+        way, wanted = candidate.accelerator.told(here.ravel(), mapped.ravel())
+        candidates[index] = replace(candidate, accelerator=way)
+        if wanted is not None:
+            there = mixture.at(wanted.reshape(here.shape), em.take(own), [len(own)])
+            if not mixture.collapsed(there).any():
+                proposed = proposed.put(own, there)
+                candidates[index] = replace(candidates[index], fallback=em.take(own))
+    return replace(state, candidates=tuple(candidates), parameters=proposed)
 
 
 def _judged(state: State, index: int, objective: float, log_likelihood: float, own: np.ndarray) -> Candidate:
+    """The candidate after a scan; one whose proposal lost keeps its fallback."""
     settings, candidate = state.settings, state.candidates[index]
     assert state.parameters is not None
+    if candidate.fallback is not None:
+        if not objective >= candidate.objectives[-1]:
+            assert candidate.accelerator is not None
+            lost = Rejected(len(candidate.objectives), objective, log_likelihood)
+            return replace(
+                candidate, rejected=(*candidate.rejected, lost), accelerator=candidate.accelerator.rejected()
+            )
+        candidate = replace(candidate, fallback=None)
     objectives = (*candidate.objectives, objective)
     if decreased(objectives):
         raise ObjectiveDecreasedError(
             f"the objective of candidate {index} ({candidate.n_components} components) fell from {objectives[-2]!r} to "
             f"{objective!r} in scan {state.n_scans}: EM cannot do this, so please report it as a bug"
         )
-    verdict = judge(objectives, settings.n_weight, settings.tol, settings.max_iter)
-    return Candidate(
-        candidate.n_components,
-        objectives,
-        (*candidate.log_likelihoods, log_likelihood),
-        verdict,
-        None if verdict is Verdict.RUNNING else state.parameters.take(own),
+    verdict = judge(objectives, settings.n_weight, settings.tol, settings.max_iter - len(candidate.rejected))
+    if verdict is Verdict.TOLERANCE and settings.acceleration is not None and not settled(objectives, settings):
+        verdict = Verdict.RUNNING
+    return replace(
+        candidate,
+        objectives=objectives,
+        log_likelihoods=(*candidate.log_likelihoods, log_likelihood),
+        verdict=verdict,
+        parameters=None if verdict is Verdict.RUNNING else state.parameters.take(own),
     )
+
+
+def settled(objectives: Sequence[float], settings: Settings) -> bool:
+    """Whether the last two gains were within tol: accelerated steps are uneven, so a single small one says little."""
+    return objectives[-2] - objectives[-3] <= settings.tol * settings.n_weight
 
 
 def _own(sizes: Sequence[int], c: int) -> np.ndarray:

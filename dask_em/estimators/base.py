@@ -51,6 +51,7 @@ class BaseMixture(DensityMixin, BaseEstimator):
     prior: str | None
     tol: float
     max_iter: int
+    acceleration: Any
     n_init: int
     init: Any
     random_state: Any
@@ -134,6 +135,7 @@ class BaseMixture(DensityMixin, BaseEstimator):
             prior=self.prior,  # type: ignore[arg-type]
             tol=checked_number("tol", self.tol, numbers.Real),
             max_iter=checked_number("max_iter", self.max_iter, numbers.Integral),
+            acceleration=self.acceleration,
             n_init=1 if given or labels is not None else checked_number("n_init", self.n_init, numbers.Integral),
             init="labels" if labels is not None else self.init,
             seed=seed_of(self.random_state),
@@ -229,6 +231,7 @@ class BaseMixture(DensityMixin, BaseEstimator):
         self.converged_ = candidate.verdict.converged
         self.stopped_because_ = str(candidate.verdict)
         self.n_iter_ = candidate.n_iter
+        self.n_maps_ = candidate.n_maps
         self.n_scans_ = found.n_scans
         self.n_rows_ = sum(found.profile.piece_rows)
         self.sum_of_weights_ = found.profile.weight
@@ -361,12 +364,14 @@ def _weighted_density(model: FittedMixture, weight: str | None, i: int, piece: A
 
 
 def history(found: fitting.Fit) -> pd.DataFrame:
-    """Objective and log-likelihood of every candidate after every scan."""
-    rows = [
-        (c, candidate.n_components, i, candidate.log_likelihoods[i], objective, str(candidate.verdict))
-        for c, candidate in enumerate(found.candidates)
-        for i, objective in enumerate(candidate.objectives)
-    ]
-    return pd.DataFrame(
-        rows, columns=["candidate", "n_components", "iteration", "log_likelihood", "objective", "outcome"]
-    )
+    """Objective and log-likelihood of every candidate after every evaluation of the EM map, those that were taken back among them."""
+    rows = []
+    for c, candidate in enumerate(found.candidates):
+        told = (c, candidate.n_components)
+        lost = {r.after + i: (r.log_likelihood, r.objective, False) for i, r in enumerate(candidate.rejected)}
+        accepted = iter(zip(candidate.log_likelihoods, candidate.objectives))
+        for i in range(candidate.n_maps):
+            seen = lost[i] if i in lost else (*next(accepted), True)
+            rows.append((*told, i, *seen, str(candidate.verdict)))
+    columns = ["candidate", "n_components", "iteration", "log_likelihood", "objective", "accepted", "outcome"]
+    return pd.DataFrame(rows, columns=columns)

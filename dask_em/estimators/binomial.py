@@ -54,6 +54,7 @@ class BinomialMixture(BaseMixture):
         prior: str | None = "weak",
         tol: float = 1e-6,
         max_iter: int = 1000,
+        acceleration: str | None = None,
         n_init: int = 1,
         init: Any = "kmeans++",
         weights_init: Any = None,

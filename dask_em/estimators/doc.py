@@ -15,7 +15,10 @@ SHARED = """prior : "weak" or None, default "weak"
         EM stops when both the last gain and the predicted remaining gain (Aitken) of the objective, per unit of weight, are at most this: a
         millionth of a log-likelihood unit a row is far below the noise of any sample.
     max_iter : int, default 1000
-        Most EM steps; reaching it gives a ConvergenceWarning.
+        Most evaluations of the EM map after the first; reaching it gives a ConvergenceWarning.
+    acceleration : None, "squarem" or "daarem", default None
+        How to go faster than EM where it creeps, as with overlapping components: squared extrapolation (Varadhan and Roland 2008) or damped Anderson
+        acceleration (Henderson and Varadhan 2019), the faster of the two. A proposal that would lower the objective is taken back, which costs one scan. None is plain EM.
     n_init : int, default 1
         Starts; all advance in the same scans of the table, and the best objective wins.
     init : "kmeans++", "random", or (n,) integer labels from 0 to n_components - 1, default "kmeans++"
@@ -33,12 +36,12 @@ FITTED = """weights_ : (k,) mixing weights
     converged_ : bool
     stopped_because_ : str
         Which stopping rule fired.
-    n_iter_ : int
-        EM steps of the winning start.
+    n_iter_, n_maps_ : int
+        Steps of the winning start, and evaluations of the EM map: one more, for the start itself.
     n_scans_ : int
         Passes over the table, the profile included.
     history_ : DataFrame
-        Objective and log-likelihood of every start after every step.
+        Objective and log-likelihood of every start after every step, and whether the step was accepted.
     n_features_in_, feature_names_in_ : as in scikit-learn
     model_ : FittedMixture
         The fitted model without scikit-learn: what is saved, and what scores rows."""

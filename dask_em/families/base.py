@@ -106,6 +106,12 @@ class Family(Protocol):
     def collapsed(self, params: Any) -> Mask:
         """Which of the (K,) components have no usable density."""
 
+    def coordinates(self, params: Any) -> Array:
+        """(K, c) coordinates of the parameters without constraints, such as logarithms."""
+
+    def at(self, coordinates: Array, sizes: Sequence[int]) -> Any:
+        """The parameters that have these coordinates, or those of the covariance model that are nearest to them."""
+
     def possible(self, params: Any) -> bool:
         """Whether finite parameters lie where the distribution is defined."""
 
@@ -153,6 +159,15 @@ def ratio(numerator: Array, denominator: Array, otherwise: Array) -> Array:
     out = np.array(np.broadcast_to(otherwise, numerator.shape), dtype=np.float64)
     np.divide(numerator, denominator, out=out, where=denominator > 0)
     return out
+
+
+LARGEST_LOG = 690.0
+"""Logarithms are kept within what an exponential can undo."""
+
+
+def exp_clipped(values: Array) -> Array:
+    """exp of values within -690 and 690."""
+    return np.exp(np.clip(values, -LARGEST_LOG, LARGEST_LOG))
 
 
 def log_floored(values: Array) -> Array:

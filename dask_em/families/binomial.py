@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dask_em.families.base import Array, Mask, Params, Plain, Plan, log_floored, ratio
+from dask_em.families.base import Array, Mask, Params, Plain, Plan, exp_clipped, log_floored, ratio
 
 TYPICAL_ROWS = 1024
 """Rows whose numbers of trials stand for those of the table when rows are drawn."""
@@ -92,6 +92,12 @@ class Binomial(Plain):
 
     def collapsed(self, params: BinomialParams) -> Mask:
         return np.logical_not(np.all(np.isfinite(params.probabilities), axis=1))
+
+    def coordinates(self, params: BinomialParams) -> Array:
+        return log_floored(params.probabilities) - log_floored(1.0 - params.probabilities)
+
+    def at(self, coordinates: Array, sizes: Sequence[int]) -> BinomialParams:
+        return BinomialParams(1.0 / (1.0 + exp_clipped(-coordinates)))
 
     def possible(self, params: BinomialParams) -> bool:
         return bool(((params.probabilities >= 0) & (params.probabilities <= 1)).all())

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dask_em.families.base import Array, Mask, Params, Plain, Plan, log_floored, ratio
+from dask_em.families.base import Array, Mask, Params, Plain, Plan, exp_clipped, log_floored, ratio
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,17 @@ class Categorical(Plain):
 
     def collapsed(self, params: CategoricalParams) -> Mask:
         return np.logical_not(np.all(np.isfinite(params.probabilities), axis=1))
+
+    def coordinates(self, params: CategoricalParams) -> Array:
+        # Up to a constant a column, which must not count as a move.
+        logs = log_floored(params.probabilities)
+        means = np.add.reduceat(logs, self.offsets, axis=1) / np.array(self.n_levels)
+        return logs - np.repeat(means, self.n_levels, axis=1)
+
+    def at(self, coordinates: Array, sizes: Sequence[int]) -> CategoricalParams:
+        largest = np.maximum.reduceat(coordinates, self.offsets, axis=1)
+        share = exp_clipped(coordinates - np.repeat(largest, self.n_levels, axis=1))
+        return CategoricalParams(share / np.repeat(np.add.reduceat(share, self.offsets, axis=1), self.n_levels, axis=1))
 
     def possible(self, params: CategoricalParams) -> bool:
         p = params.probabilities

@@ -169,22 +169,12 @@ def _common_axes(volume: str, scatter: Array, n: Array, previous: Array) -> Arra
             turned[:, :, [i, j]] = turned[:, :, [i, j]] @ turn
             turned[:, [i, j]] = turn.T @ turned[:, [i, j]]
             axes[:, [i, j]] = axes[:, [i, j]] @ turn
-    out = _turned(values, np.repeat(axes[None], k, axis=0))
-    if _cost(scatter, n, out) <= _cost(scatter, n, previous):
-        return out
-    # The axes of the previous matrices were lost in rounding; a start that has no common axes is left in any case.
-    apart = axes.T @ previous @ axes
-    apart[:, range(d), range(d)] = 0.0
-    return previous if (np.abs(apart) < 1e-6 * np.abs(previous).max()).all() else out
+    return _turned(values, np.repeat(axes[None], k, axis=0))
 
 
 def _turned(values: Array, axes: Array) -> Array:
     out: Array = (axes * values[:, None, :]) @ axes.swapaxes(1, 2)
     return 0.5 * (out + out.swapaxes(1, 2))
-
-
-def _cost(scatter: Array, n: Array, matrices: Array) -> float:
-    return float((n * np.linalg.slogdet(matrices)[1] + np.einsum("kij,kji->k", np.linalg.inv(matrices), scatter)).sum())
 
 
 def _settled(step: Callable[[Array], Array], value: Array) -> Array:

@@ -15,7 +15,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dask_em.families.base import COLLAPSED_VARIANCE, HIDDEN, Array, Mask, Params, Plain, Plan, per_candidate, ratio
+from dask_em.families.base import (
+    COLLAPSED_VARIANCE,
+    HIDDEN,
+    Array,
+    Mask,
+    Params,
+    Plain,
+    Plan,
+    exp_clipped,
+    per_candidate,
+    ratio,
+)
 from dask_em.families.covariance import IN_USER_UNITS, n_free, variances
 
 EXPANDED_LIMIT = 1e6
@@ -115,6 +126,14 @@ class DiagonalGaussian(Plain):
     def collapsed(self, params: DiagonalParams) -> Mask:
         fine = np.isfinite(params.means) & (params.variances > COLLAPSED_VARIANCE)
         return np.logical_not(np.all(fine, axis=1))
+
+    def coordinates(self, params: DiagonalParams) -> Array:
+        return np.concatenate([params.means, np.log(params.variances)], axis=1)
+
+    def at(self, coordinates: Array, sizes: Sequence[int]) -> DiagonalParams:
+        d = self.n_columns
+        near = DiagonalParams(coordinates[:, :d].copy(), exp_clipped(coordinates[:, d:]))
+        return replace(near, variances=self._variances(near.variances, np.ones_like(near.variances), near, sizes))
 
     def possible(self, params: DiagonalParams) -> bool:
         return bool((params.variances > 0).all())

@@ -22,7 +22,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dask_em.families.base import COLLAPSED_VARIANCE, HIDDEN, Array, Mask, Params, Plan, per_candidate, ratio
+from dask_em.families.base import (
+    COLLAPSED_VARIANCE,
+    HIDDEN,
+    Array,
+    Mask,
+    Params,
+    Plan,
+    exp_clipped,
+    per_candidate,
+    ratio,
+)
 from dask_em.families.covariance import IN_USER_UNITS, covariances, n_free
 from dask_em.kernels import precisions
 
@@ -215,6 +225,22 @@ class Gaussian:
         correlation = params.covariances[fine] / (deviations[:, :, None] * deviations[:, None, :])
         bad[fine] = np.linalg.eigvalsh(correlation)[:, 0] < COLLINEAR
         return bad
+
+    def coordinates(self, params: GaussianParams) -> Array:
+        # Cholesky's factor, with its diagonal as logarithms.
+        root = np.linalg.cholesky(params.covariances)
+        i, j = self._triangle
+        below = root[:, j, i]
+        below[:, i == j] = np.log(below[:, i == j])
+        return np.concatenate([params.means, below], axis=1)
+
+    def at(self, coordinates: Array, sizes: Sequence[int]) -> GaussianParams:
+        d = self.n_columns
+        i, j = self._triangle
+        root = np.zeros((len(coordinates), d, d))
+        root[:, j, i] = np.where(i == j, exp_clipped(coordinates[:, d:]), coordinates[:, d:])
+        near = GaussianParams(coordinates[:, :d].copy(), root @ root.swapaxes(1, 2))
+        return replace(near, covariances=self._covariances(near.covariances, np.ones(len(root)), near, sizes))
 
     def possible(self, params: GaussianParams) -> bool:
         c = params.covariances

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dask_em.families.base import Array, Mask, Params, Plain, Plan, log_floored, ratio
+from dask_em.families.base import Array, Mask, Params, Plain, Plan, exp_clipped, log_floored, ratio
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,12 @@ class Poisson(Plain):
 
     def collapsed(self, params: PoissonParams) -> Mask:
         return np.logical_not(np.all(np.isfinite(params.rates), axis=1))
+
+    def coordinates(self, params: PoissonParams) -> Array:
+        return log_floored(params.rates)
+
+    def at(self, coordinates: Array, sizes: Sequence[int]) -> PoissonParams:
+        return PoissonParams(exp_clipped(coordinates))
 
     def possible(self, params: PoissonParams) -> bool:
         return bool((params.rates >= 0).all())

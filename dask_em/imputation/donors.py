@@ -6,7 +6,7 @@ are those of the model fitted to the table, the recipients' those of a bootstrap
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,11 @@ class Donors:
 
 
 def make_donors(model: Any, sample: pa.Table) -> Donors:
-    """Donors for every number of an ImputationModel, from the rows of a profile's sample that have it."""
+    """Donors for every number of an ImputationModel, from the rows of a profile's sample that have it.
+
+    A delta is for those who did not answer: donors did, so they are expected what the model says without it.
+    """
+    model = replace(model, delta=())
     columns = []
     for name in model.schema.design.numbers:
         rows = sample.filter(pa.array(~missing_cells(sample.column(name))))

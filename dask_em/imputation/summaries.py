@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dask_em.data.columns import missing_cells, numeric, plain
+from dask_em.errors import DataError
 from dask_em.imputation.model import Cells
 from dask_em.imputation.pooling import pool
 
@@ -23,9 +24,13 @@ LISTWISE = "listwise"
 """The rows in which nothing that is modelled was missing."""
 
 ALL = "all"
-"""The group of all rows."""
+"""What the group of all rows is called."""
 
-Key = tuple[str | int, str, str]
+MAX_GROUPS = 1000
+"""A column with more groups is an identifier or a number."""
+
+Key = tuple[str | int, str | None, str]
+"""Which table, which group (None for all rows) and which column."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class GroupSums:
         sums = dict(self.sums)
         for key, own in other.sums.items():
             sums[key] = sums[key] + own if key in sums else own
+        self._check(len({key[1] for key in sums}) - 1)
         return replace(self, sums=sums)
 
     def listwise(self, table: pa.Table, cells: Mapping[str, Cells]) -> GroupSums:
@@ -75,14 +81,26 @@ class GroupSums:
                 sums[key] = sums[key] + found if key in sums else found
         return replace(self, sums=sums)
 
-    def _groups(self, table: pa.Table) -> dict[str, NDArray[np.bool_]]:
-        """Who belongs to each group; all rows are a group of their own."""
-        out = {ALL: np.ones(table.num_rows, dtype=bool)}
+    def _groups(self, table: pa.Table) -> dict[str | None, NDArray[np.bool_]]:
+        """Who belongs to each group; all rows are a group of their own, which no level can have the name of."""
+        out: dict[str | None, NDArray[np.bool_]] = {None: np.ones(table.num_rows, dtype=bool)}
         if self.by is not None:
             encoded = plain(table.column(self.by)).dictionary_encode()
+            self._check(len(encoded.dictionary))
             codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
             out |= {str(v): codes == code for code, v in enumerate(encoded.dictionary.to_pylist()) if v is not None}
         return out
+
+    def _check(self, groups: int) -> None:
+        if groups > MAX_GROUPS:
+            raise DataError(
+                f"column {self.by!r} has more than {MAX_GROUPS} groups, which is an identifier or a number rather than a category: "
+                "group by another, or cut it into classes"
+            )
+
+    def _called(self, group: str | None) -> str:
+        """The name of a group; a level that is called as all rows are has its column's name before it."""
+        return ALL if group is None else f"{self.by}=all" if group == ALL else group
 
     def _mean(self, key: Key) -> tuple[float, float, int]:
         """Mean, its variance, and the rows."""
@@ -97,7 +115,8 @@ class GroupSums:
         """Pooled means over the draws, and those of the complete rows only, with intervals."""
         rows: list[dict[str, Any]] = []
         draws = sorted({k[0] for k in self.sums if isinstance(k[0], int)})
-        for group in sorted({k[1] for k in self.sums}):
+        for group in sorted({k[1] for k in self.sums}, key=lambda own: (own is not None, own)):
+            called = self._called(group)
             for name in self.columns:
                 if len(draws) > 1:
                     found = [self._mean((i, group, name)) for i in draws if (i, group, name) in self.sums]
@@ -106,14 +125,22 @@ class GroupSums:
                         continue  # a group of one row has no variance
                     own = pool([f[0] for f in found], [f[1] for f in found], n=found[0][2], k=1)
                     low, high = own.interval(level)
-                    rows.append(_row(name, group, "imputed", found[0][2], own.estimate, own.total, low, high, own.fmi))
+                    rows.append(_row(name, called, "imputed", found[0][2], own.estimate, own.total, low, high, own.fmi))
                 if (LISTWISE, group, name) in self.sums:
                     mean, variance, n = self._mean((LISTWISE, group, name))
                     if n > 1:
                         reach = 1.959963984540054 * np.sqrt(variance)
                         rows.append(
                             _row(
-                                name, group, "complete rows only", n, mean, variance, mean - reach, mean + reach, np.nan
+                                name,
+                                called,
+                                "complete rows only",
+                                n,
+                                mean,
+                                variance,
+                                mean - reach,
+                                mean + reach,
+                                np.nan,
                             )
                         )
         return pd.DataFrame(rows)

@@ -192,13 +192,29 @@ def test_means_by_group_are_those_of_pandas() -> None:
     empty = GroupSums(("y",), "town", "w", (10.0,))
     whole = empty.add(arrow, 0)
     parts = empty.add(arrow.slice(0, 400), 0) + empty.add(arrow.slice(400), 0)
-    for town, own in [("all", frame), *frame.groupby("town", observed=True)]:
+    for town, own in [(None, frame), *frame.groupby("town", observed=True)]:
         seen = own.dropna(subset="y")
         mean = np.average(seen["y"], weights=seen["w"])
         n = len(seen)
         variance = (seen["w"] ** 2 * (seen["y"] - mean) ** 2).sum() / seen["w"].sum() ** 2 * n / (n - 1)
         for sums in (whole, parts):
-            assert sums._mean((0, str(town), "y")) == (pytest.approx(mean), pytest.approx(variance, rel=1e-6), n)
+            assert sums._mean((0, town, "y")) == (pytest.approx(mean), pytest.approx(variance, rel=1e-6), n)
+
+
+def test_a_group_may_be_called_as_all_rows_are() -> None:
+    rows = pa.table({"y": [1.0, 3.0, 10.0, 20.0, 30.0], "g": ["all", "all", "b", "b", "b"]})
+    found = GroupSums(("y",), "g", None, (0.0,)).add(rows, "listwise").pooled().set_index("group")
+    assert found["rows"].to_dict() == {"all": 5, "b": 3, "g=all": 2}
+    assert found["estimate"].to_dict() == pytest.approx({"all": 12.8, "b": 20.0, "g=all": 2.0})
+
+
+def test_a_number_makes_no_groups() -> None:
+    rows = pa.table({"y": np.arange(1200.0), "g": np.arange(1200.0)})
+    empty = GroupSums(("y",), "g", None, (0.0,))
+    with pytest.raises(DataError, match="column 'g' has more than 1000 groups"):
+        empty.add(rows, 0)
+    with pytest.raises(DataError, match="column 'g' has more than 1000 groups"):
+        empty.add(rows.slice(0, 600), 0) + empty.add(rows.slice(600), 0)
 
 
 def test_pooled_means_stand_beside_the_complete_rows() -> None:

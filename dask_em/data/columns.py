@@ -157,6 +157,19 @@ def category(table: pa.Table, name: str) -> pa.Array:
         ) from None
 
 
+def unseen_level(name: str, cells: int) -> DataError:
+    """What is said of new rows with levels that nobody had."""
+    return DataError(
+        f"column {name!r} holds {cells} cell(s) with a level that the fitted table did not have: "
+        "make them missing, or fit again on a table that has the level"
+    )
+
+
+def other_type(name: str, kind: pa.DataType) -> DataError:
+    """What is said of new rows whose categories cannot be compared with the fitted ones."""
+    return DataError(f"column {name!r} has the type {kind}, which is not what the model was fitted on: convert it")
+
+
 def row_hash(columns: list[NDArray[np.uint64]], n: int) -> NDArray[np.uint64]:
     """Mix 64-bit words column by column into one hash a row (the finaliser of splitmix64, Steele et al. 2014)."""
     h = np.full(n, 0x9E3779B97F4A7C15, dtype=np.uint64)

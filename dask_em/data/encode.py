@@ -19,7 +19,6 @@ from scipy.special import gammaln
 from dask_em.data import columns as col
 from dask_em.data.profile import binomial, pattern_groups, weighted_rows
 from dask_em.data.schema import Level, Schema
-from dask_em.errors import DataError
 from dask_em.scan import Block
 
 
@@ -169,16 +168,10 @@ def _codes(table: pa.Table, name: str, levels: tuple[Level, ...], unseen: str) -
         return np.full(len(array), -1, dtype=np.int16)
     known = pa.array(levels, type=array.type) if _same_kind(array.type, levels[0]) else None
     if known is None:
-        raise DataError(
-            f"column {name!r} has the type {array.type}, which is not what the model was fitted on: convert it"
-        )
+        raise col.other_type(name, array.type)
     codes = pc.index_in(array, value_set=known)
     if codes.null_count > array.null_count and unseen == "error":
-        unknown = codes.null_count - array.null_count
-        raise DataError(
-            f"column {name!r} holds {unknown} cell(s) with a level that the fitted table did not have: "
-            "make them missing, or fit again on a table that has the level"
-        )
+        raise col.unseen_level(name, codes.null_count - array.null_count)
     return pc.fill_null(codes, -1).to_numpy(zero_copy_only=False).astype(np.int16)
 
 

@@ -11,10 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dask_em.data.columns import category, numeric, plain
-from dask_em.data.schema import Design, indicator
+from dask_em.data.columns import category, numeric, other_type, plain, unseen_level
+from dask_em.data.schema import Design, Level, indicator
 from dask_em.data.universe import asked
-from dask_em.errors import DataError
 
 
 def read_rows(piece: Any, design: Design, extra: Sequence[str] = ()) -> pa.Table:
@@ -41,19 +40,23 @@ def prepared(table: pa.Table, design: Design) -> pa.Table:
         table = table.set_column(table.column_names.index(name), name, values)
     for name, levels in design.indicators:
         own = category(table, name)
-        for level in levels:
-            if pa.types.is_null(own.type):
-                flags = pa.nulls(len(own), pa.float64())
-            else:
-                flags = pc.cast(pc.equal(own, _scalar(level, own.type, name)), pa.float64())
+        empty = pa.types.is_null(own.type)
+        known = own if empty else _known(own, levels, name, design.unseen)
+        for level in levels[1:]:
+            flags = known if empty else pc.equal(known, pa.scalar(level, known.type))
+            flags = pc.cast(flags, pa.float64())
             table = table.append_column(indicator(name, level), flags)
     return table
 
 
-def _scalar(level: Any, kind: pa.DataType, name: str) -> pa.Scalar:
+def _known(cells: pa.Array, levels: Sequence[Level], name: str, unseen: str) -> pa.Array:
+    """The cells of a category, null where the level is none of these."""
     try:
-        return pa.scalar(level, kind)
+        values = pa.array(levels, cells.type)
     except (pa.ArrowInvalid, pa.ArrowTypeError):
-        raise DataError(
-            f"column {name!r} has the type {kind}, which is not what the model was fitted on: convert it"
-        ) from None
+        raise other_type(name, cells.type) from None
+    found = pc.is_in(cells, value_set=values)
+    strange = len(cells) - cells.null_count - pc.sum(found, min_count=0).as_py()
+    if strange and unseen == "error":
+        raise unseen_level(name, strange)
+    return pc.if_else(found, cells, pa.scalar(None, cells.type))

@@ -37,8 +37,8 @@ class Design:
     ordered : pairs (gaussian column, its levels in order): a category that the model sees as a normal cut into classes
     bounds : pairs (gaussian column, (lowest, highest)), in the table's units
     universe : pairs (column, condition): where the condition is false the column was not asked, and counts as not observed
-    indicators : pairs (category, its levels but the first): unordered categories that predict, but are not modelled, as one 0/1 column a level; these
-        stand in `gaussian` under the names of `indicator`
+    indicators : pairs (category, its levels): unordered categories that predict, but are not modelled, as one 0/1 column for every level but the first;
+        these stand in `gaussian` under the names of `indicator`
     unseen : what to do when scored rows have a level that the fitted table did not have
     """
 
@@ -84,7 +84,7 @@ class Design:
     @property
     def features(self) -> tuple[str, ...]:
         """The modelled columns of the table, family by family."""
-        derived = {indicator(name, level) for name, levels in self.indicators for level in levels}
+        derived = {indicator(name, level) for name, levels in self.indicators for level in levels[1:]}
         return (
             *(name for name in self.gaussian if name not in derived),
             *self.categorical,

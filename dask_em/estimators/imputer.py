@@ -309,8 +309,8 @@ class Imputer(BaseEstimator):
                 raise DataError(
                     f"predictor {name!r} has missing cells, which would stay: use model='mixture', or leave it out"
                 )
-            indicators.append((name, tuple(levels[1:])))
-        derived = tuple(indicator(name, level) for name, levels in indicators for level in levels)
+            indicators.append((name, tuple(levels)))
+        derived = tuple(indicator(name, level) for name, levels in indicators for level in levels[1:])
         return replace(design, gaussian=(*design.gaussian, *derived), indicators=tuple(indicators))
 
     def _mixture_settings(self, bootstrap: Bootstrap) -> tuple[fitting.Settings, tuple[int, ...]]:

@@ -192,10 +192,12 @@ class Imputer(BaseEstimator):
         self.profile_ = seen.profile
         self.roles_ = roles
         self.n_features_in_ = len(names)
-        self.n_rows_ = sum(seen.profile.piece_rows)
+        self.n_rows_ = seen.profile.rows
         self.sum_of_weights_ = seen.profile.weight
         if has_names(X):
             self.feature_names_in_ = np.array(names, dtype=object)
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
         return self
 
     def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:

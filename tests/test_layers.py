@@ -32,6 +32,7 @@ HEIGHT = {
     "fitting": 4,
     "normal_fitting": 4,
     "imputation": 4,
+    "inference": 4,
     "scoring": 4,
     "segments": 4,
     "search": 4,

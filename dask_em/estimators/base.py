@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -39,6 +39,9 @@ from dask_em.execution.choose import is_dask_frame, open_executor
 from dask_em.mixture import Mixture, Parameters
 from dask_em.model import FittedMixture
 from dask_em.scan import Block
+
+if TYPE_CHECKING:
+    from dask_em.inference import StandardErrors
 
 
 class BaseMixture(DensityMixin, BaseEstimator):
@@ -278,6 +281,43 @@ class BaseMixture(DensityMixin, BaseEstimator):
     def aic(self, X: Any, sample_weight: Any = None) -> float:
         """Akaike information criterion, smaller is better: -2 log-likelihood + 2 x free parameters."""
         return -2 * self._log_likelihood(X, sample_weight)[0] + 2 * self.model_.n_parameters
+
+    def standard_errors(
+        self, X: Any, kind: str = "observed", *, sample_weight: Any = None, weight_type: str = "frequency"
+    ) -> StandardErrors:
+        """Standard errors and intervals of every parameter, from one scan of the rows that were fitted.
+
+        Parameters
+        ----------
+        X : the fitted table
+        kind : "observed", "empirical" or "sandwich", default "observed"
+            "observed" inverts minus the second derivatives of the log-likelihood (Louis 1982), "empirical" the sum of products of the rows' scores;
+            "sandwich" is the first on both sides of the second, which holds where the model is only nearly true.
+        sample_weight : as in `fit`
+        weight_type : "frequency" or "probability", default "frequency"
+            A row of weight w is w rows, or one row that stands for w in the population: weights then have mean 1, and the sandwich has their squares.
+
+        Returns
+        -------
+        record : weights_, means_, covariances_, rates_ and probabilities_ hold standard errors in the shapes of the estimator's own; also covariance,
+            names, boundary, interval() and to_frame()
+
+        Raises
+        ------
+        ConfigurationError
+            The model has so many parameters that their products cannot be summed for every row; `bootstrap` can do it.
+        DataError
+            The information is singular: some parameters are not told apart by the table.
+
+        Notes
+        -----
+        All fourteen covariance models have all three kinds. A prior counts with its second derivatives. Probabilities and rates on their boundary are held
+        there and named in `boundary`.
+        """
+        from dask_em.inference import standard_errors
+
+        check_is_fitted(self)
+        return standard_errors(self, X, kind, sample_weight, weight_type)
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> tuple[Any, NDArray[np.int64]]:
         """Draw rows from the mixture.

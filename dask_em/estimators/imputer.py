@@ -59,7 +59,8 @@ class Imputer(BaseEstimator):
         Columns that name a row. Random numbers hang on it, so that a row draws the same wherever it stands; without it they hang on the row's position in
         a table in memory, on (file, row group, offset) in files, and on (partition, offset) in a Dask dataframe.
     ordered : mapping from a column to its levels in order, optional
-        For columns whose type does not say so; ordered pandas categories need not be named.
+        For columns whose type does not say so; ordered pandas categories need not be named. Yes/no coded as whole numbers is a number like any other, which
+        draws -1 and 2 as well: `ordered={"y": (0, 1)}` keeps it at 0 and 1.
     predictors : names of unordered categories without holes, optional
         They help a normal to predict the other columns, as one indicator a level, and are not modelled themselves.
     transforms : mapping from a number to "log", "log1p" or "asinh", optional
@@ -414,7 +415,7 @@ class Imputer(BaseEstimator):
         ----------
         statistic : function of a pandas frame
             Returns (estimate, variance), scalars or vectors with a covariance matrix, or a fitted model with `params` and `cov_params()`,
-            as statsmodels gives.
+            as statsmodels gives. The index is that of X where X is a pandas frame.
         X : table
         m : int, optional; by default all replicates
 
@@ -425,7 +426,8 @@ class Imputer(BaseEstimator):
         count = self._n_draws(m)
         named = self._named(X)
         source = _source(named)
-        function = partial(_statistic, self.imputation_, source, statistic)
+        index = X.index if isinstance(X, pd.DataFrame) else None
+        function = partial(_statistic, self.imputation_, source, index, statistic)
         with open_executor(self.executor, lazy_table=is_dask_frame(X)) as executor:
             results = executor.map(list(range(count)), function)
         estimates, variances, rows = zip(*results)
@@ -568,10 +570,17 @@ def _source(X: Any) -> Source:
 
 
 def _statistic(
-    model: ImputationModel, source: Source, statistic: Callable[[pd.DataFrame], Any], i: int, replicate: int
+    model: ImputationModel,
+    source: Source,
+    index: pd.Index | None,
+    statistic: Callable[[pd.DataFrame], Any],
+    i: int,
+    replicate: int,
 ) -> tuple[Any, Any, int]:
     parts = [_complete_piece(model, replicate, source.columns, i, piece) for piece in source.pieces]
     frame = pa.concat_tables(parts, promote_options="permissive").to_pandas()
+    if index is not None:
+        frame.index = index
     found = statistic(frame)
     if hasattr(found, "params") and hasattr(found, "cov_params"):
         return found.params, found.cov_params(), len(frame)

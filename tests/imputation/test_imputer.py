@@ -276,6 +276,27 @@ def test_multiple_imputation_of_cholesterol(a: str, b: str, truth: float, error:
     assert pooled.standard_error == pytest.approx(error, abs=0.6)
 
 
+def test_a_statistic_finds_the_index_of_the_table() -> None:
+    table = _pair().set_axis([f"row {i}" for i in range(500)])
+    imputer = Imputer("normal", n_replicates=2, random_state=0).fit(table)
+    weight = pd.Series(np.linspace(1.0, 2.0, 500), index=table.index)
+
+    def weighted(frame: pd.DataFrame) -> tuple[float, float]:
+        return float((frame["x"] * weight).sum() / weight.sum()), 0.01
+
+    assert imputer.pooled(weighted, table).estimate == pytest.approx(np.average(table["x"], weights=weight))
+
+
+def test_yes_and_no_as_numbers_stay_so_where_they_are_named_ordered() -> None:
+    table = _pair()
+    table["yes"] = pd.array((table["x"] > 0).astype(int), dtype="Int64")
+    table.loc[::7, "yes"] = pd.NA
+    imputer = Imputer(ordered={"yes": (0, 1)}, n_replicates=2, random_state=0).fit(table)
+    for done in (imputer.transform(table), *imputer.draw(table)):
+        assert set(done["yes"]) == {0, 1}
+        assert done["yes"].dtype == "Int64"
+
+
 def test_intervals_cover_the_truth() -> None:
     imputed, listwise = covered(surveys=200, rows=500, missing=0.3, m=20, seed=1)
     # Three standard errors of a share of 0.95 over 200 surveys are 4.6 points.

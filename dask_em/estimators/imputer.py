@@ -536,7 +536,7 @@ def _complete_piece(
     model: ImputationModel, replicate: int | None, columns: tuple[str, ...], i: int, piece: Any
 ) -> pa.Table:
     table = piece.read(columns)
-    return complete_arrow(table, cells_of(model, replicate, table, piece.origin))
+    return complete_arrow(table, cells_of(model, replicate, table, piece.origin), model.integer)
 
 
 def _complete_frame(model: ImputationModel, replicate: int | None, frame: pd.DataFrame, i: int) -> pd.DataFrame:

@@ -1,12 +1,15 @@
 """Putting values into the holes of a table, and into nothing else.
 
 Columns keep their types; cells that were observed, and columns without holes, are the very same. Both an Arrow table and a pandas frame can be
-completed, as a detour would change types (categories, nullable integers, decimals, dates).
+completed, as a detour would change types (categories, nullable integers, decimals, dates). A value beyond the range of its column's type (an int8, a decimal
+of few digits) becomes the nearest one that the type can hold; a column without any cell, which has no type, gets that of its values.
 """
 
 from __future__ import annotations
 
+import decimal
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -17,9 +20,17 @@ from numpy.typing import NDArray
 
 from dask_em.imputation.model import Cells
 
+MOST_DIGITS = 38
+"""Of the decimals that Arrow and Parquet hold in 128 bits: the range of a column of Python's decimals."""
 
-def complete_arrow(table: pa.Table, cells: Mapping[str, Cells]) -> pa.Table:
-    """The table with the holes of these columns filled."""
+
+def complete_arrow(table: pa.Table, cells: Mapping[str, Cells], integer: frozenset[str] = frozenset()) -> pa.Table:
+    """The table with the holes of these columns filled.
+
+    Parameters
+    ----------
+    integer : columns of whole numbers, for those whose type does not say so because all their cells are missing
+    """
     for name, own in cells.items():
         mask, values = _known(own)
         if mask.any():
@@ -27,6 +38,8 @@ def complete_arrow(table: pa.Table, cells: Mapping[str, Cells]) -> pa.Table:
             field = table.schema.field(index)
             column = table.column(name).combine_chunks()
             column = pa.concat_arrays(column.chunks) if isinstance(column, pa.ChunkedArray) else column
+            if not _holds(column.type, values):
+                column = pa.nulls(len(column), _type_of(values, name in integer))
             filled = _replaced(column, mask, values)
             table = table.set_column(index, field.with_type(filled.type), filled)
     return table
@@ -39,12 +52,7 @@ def complete_pandas(frame: pd.DataFrame, cells: Mapping[str, Cells]) -> pd.DataF
     for name, own in cells.items():
         mask, values = _known(own)
         if mask.any():
-            column = frame.iloc[:, positions[name]]
-            array = (
-                column.array.copy() if pd.api.types.is_extension_array_dtype(column.dtype) else column.to_numpy().copy()
-            )
-            array[mask] = _typed(values, column.dtype)
-            out.isetitem(positions[name], array)
+            out.isetitem(positions[name], _filled(frame.iloc[:, positions[name]], mask, values))
     return out
 
 
@@ -58,43 +66,80 @@ def _known(own: Cells) -> Cells:
     return Cells(mask, own.values[known])
 
 
+def _holds(kind: pa.DataType, values: NDArray[Any]) -> bool:
+    """Whether a type has room for such values: that of a column without any cell need not."""
+    own = kind.value_type if pa.types.is_dictionary(kind) else kind
+    number = pa.types.is_integer(own) or pa.types.is_floating(own)
+    if values.dtype.kind == "f":
+        return number or pa.types.is_decimal(own) or pa.types.is_boolean(own)
+    if isinstance(values[0], bool):
+        return bool(pa.types.is_boolean(own))
+    if isinstance(values[0], int):
+        return bool(number)
+    return bool(pa.types.is_string(own) or pa.types.is_large_string(own) or pa.types.is_string_view(own))
+
+
+def _type_of(values: NDArray[Any], whole: bool) -> pa.DataType:
+    """The type of a column of which nothing else is known."""
+    if values.dtype.kind == "f":
+        return pa.int64() if whole else pa.float64()
+    return pa.infer_type(values.tolist())
+
+
+# pandas
+
+
+def _filled(column: pd.Series, mask: NDArray[np.bool_], values: NDArray[Any]) -> Any:
+    dtype = column.dtype
+    if isinstance(dtype, pd.SparseDtype):
+        dense = np.array(column.array)
+        dense[mask] = values
+        return pd.arrays.SparseArray(dense, dtype=dtype)
+    array: Any = column.array.copy() if pd.api.types.is_extension_array_dtype(dtype) else column.to_numpy().copy()
+    if isinstance(dtype, pd.CategoricalDtype):
+        array = array.add_categories(pd.unique(values[~pd.Series(values).isin(dtype.categories)]))
+    try:
+        array[mask] = _of_objects(column, values) if pd.api.types.is_object_dtype(dtype) else _typed(values, dtype)
+    except (TypeError, ValueError):
+        if column.notna().any():
+            raise
+        array = np.full(len(column), None, dtype=object)
+        array[mask] = values
+    return array
+
+
 def _typed(values: NDArray[Any], dtype: Any) -> Any:
     if values.dtype.kind == "f":
         arrow = getattr(dtype, "pyarrow_dtype", None)
-        if pd.api.types.is_integer_dtype(dtype):
-            return np.rint(values).astype(np.int64)
         if arrow is not None and pa.types.is_decimal(arrow):
-            return pd.array(_decimals(values, arrow), dtype=dtype)
-        if dtype == np.float32 or str(dtype) == "Float32":
-            return values.astype(np.float32)
-        return values
+            return pd.array(_decimals(values, arrow.precision, arrow.scale), dtype=dtype)
+        return _within(values, np.dtype(getattr(dtype, "numpy_dtype", dtype)))
     return pd.array(values.tolist(), dtype=dtype) if not isinstance(dtype, (np.dtype, pd.CategoricalDtype)) else values
 
 
+def _of_objects(column: pd.Series, values: NDArray[Any]) -> Any:
+    """Values of the kind that the observed cells of a column of objects are."""
+    kind = pd.api.types.infer_dtype(column, skipna=True)
+    if values.dtype.kind == "f" and kind in ("decimal", "integer"):
+        seen = pa.array(column, from_pandas=True).type
+        own = _decimals(values, MOST_DIGITS, seen.scale) if kind == "decimal" else np.rint(values).astype(object)
+        return np.array([int(v) for v in own] if kind == "integer" else own, dtype=object)
+    return values
+
+
+# Arrow
+
+
 def _replaced(column: pa.Array, mask: NDArray[np.bool_], values: NDArray[Any]) -> pa.Array:
-    kind = column.type
-    if pa.types.is_dictionary(kind):
+    if pa.types.is_dictionary(column.type):
         return _replaced_levels(column, mask, values)
-    if values.dtype.kind != "f":
-        new = pa.array(values.tolist(), kind)
-    elif pa.types.is_integer(kind):
-        new = pa.array(np.rint(values)).cast(pa.int64()).cast(kind)
-    elif pa.types.is_decimal(kind):
-        new = _decimals(values, kind)
-    else:
-        new = pa.array(values).cast(kind, safe=False)
-    return pc.replace_with_mask(column, pa.array(mask), new)
-
-
-def _decimals(values: NDArray[np.float64], kind: pa.DataType) -> pa.Array:
-    """Rounded to the column's number of digits."""
-    return pc.cast(pa.array([f"{v:.{kind.scale}f}" for v in values.tolist()]), kind)
+    return pc.replace_with_mask(column, pa.array(mask), _array(values, column.type))
 
 
 def _replaced_levels(column: pa.DictionaryArray, mask: NDArray[np.bool_], values: NDArray[Any]) -> pa.Array:
     """A dictionary column keeps its dictionary; levels that it does not have yet come last."""
     dictionary = column.dictionary
-    wanted = pa.array(values.tolist(), dictionary.type)
+    wanted = _array(values, dictionary.type)
     new = pc.unique(wanted)
     new = new.filter(pc.invert(pc.is_in(new, value_set=dictionary)))
     if len(new):
@@ -102,3 +147,35 @@ def _replaced_levels(column: pa.DictionaryArray, mask: NDArray[np.bool_], values
     codes = pc.cast(pc.index_in(wanted, value_set=dictionary), column.type.index_type)
     indices = pc.replace_with_mask(column.indices, pa.array(mask), codes)
     return pa.DictionaryArray.from_arrays(indices, dictionary, ordered=column.type.ordered)
+
+
+def _array(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
+    if values.dtype.kind != "f":
+        return pa.array(values.tolist(), kind)
+    if pa.types.is_decimal(kind):
+        return pa.array(_decimals(values, kind.precision, kind.scale), kind)
+    return pa.array(_within(values, np.dtype(kind.to_pandas_dtype())), kind)
+
+
+# Ranges
+
+
+def _within(values: NDArray[np.float64], kind: np.dtype[Any]) -> NDArray[Any]:
+    """Numbers of this type, the nearest ones that it has."""
+    if kind.kind == "f":
+        limits = np.finfo(kind)
+        return np.clip(values, float(limits.min), float(limits.max)).astype(kind)
+    if kind.kind not in "iu":
+        return values >= 0.5 if kind.kind == "b" else values
+    whole = np.iinfo(kind)
+    # 2^63 - 1 is no float64: the largest one below is.
+    top = float(whole.max) if int(float(whole.max)) == whole.max else np.nextafter(float(whole.max), 0.0)
+    return np.clip(np.rint(values), float(whole.min), top).astype(kind)
+
+
+def _decimals(values: NDArray[np.float64], digits: int, scale: int) -> list[Decimal]:
+    """Rounded to the column's number of digits after the point, and of no more digits than it has room for."""
+    with decimal.localcontext(prec=400):
+        unit = Decimal(1).scaleb(-scale)
+        most = (Decimal(10) ** digits - 1) * unit
+        return [min(max(Decimal(v).quantize(unit), -most), most) for v in values.tolist()]

@@ -17,18 +17,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from dask_em.data.columns import plain
 from dask_em.data.digest import column_digest
 from dask_em.data.keys import KeySet, check_keys, row_keys
 from dask_em.data.sinks import ParquetSink, staged
 from dask_em.data.sources import Source, open_source
-from dask_em.errors import DataError, IntegrityError
+from dask_em.errors import ConfigurationError, DataError, IntegrityError
 from dask_em.execution.base import Executor
 from dask_em.execution.choose import open_executor
 from dask_em.imputation.complete import complete_arrow
 from dask_em.imputation.model import ImputationModel
 from dask_em.imputation.summaries import GroupSums
+
+DRAW, ROW = ".imp", ".id"
+"""Which draw and which row, where draws stand in one table: mice's names."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,7 @@ def write_imputed(
 
     Raises
     ------
-    DataError, OutputError, IntegrityError
+    ConfigurationError, DataError, OutputError, IntegrityError
         Nothing is left behind.
     """
     if isinstance(imputer, (str, os.PathLike)):
@@ -161,6 +165,14 @@ def write_pieces(
     """
     model.schema.design.check(source.columns, source.where)
     check_keys(source, model.key)
+    if layout not in ("long", "folders"):
+        raise ConfigurationError("layout must be 'long', all draws in one table, or 'folders', one for each")
+    if m and layout == "long":
+        for name in (DRAW, ROW):
+            if name in source.columns:
+                raise DataError(
+                    f"column {name!r} has a name that draws in long layout need: rename it, or give each draw a folder (layout='folders')"
+                )
     if not source.pieces:
         raise DataError(f"{source.where} has no rows: give at least one row")
     (folder / "mean").mkdir()
@@ -211,14 +223,14 @@ def _write_piece(
         after = {}
         for name, rows in kept.items():
             column, kind = back.column(name), table.schema.field(name).type
-            after[name] = column_digest(_as(column, kind), rows) if len(column) == table.num_rows else -1
+            after[name] = column_digest(_as(column, kind, rows), rows) if len(column) == table.num_rows else -1
         again = row_keys(back, model.key, piece.origin)
         filled = {name: int(own.mask.sum()) for name, own in expected.items()}
         both = (KeySet.of(keys), KeySet.of(again))
         digests = {name: (before[name], after[name]) for name in kept}
         return Integrity((table.num_rows, back.num_rows), both, digests, filled)
 
-    completed = complete_arrow(table, expected)
+    completed = complete_arrow(table, expected, model.integer)
     receipt = ParquetSink(os.path.join(folder, "mean")).write(i, [completed])
     result = compared(receipt.path, 0)
     if groups is not None:
@@ -229,12 +241,12 @@ def _write_piece(
         def draws() -> Iterator[pa.Table]:
             nonlocal groups
             for replicate in range(m):
-                own = complete_arrow(table, model.draw(table, keys, replicate))
+                own = complete_arrow(table, model.draw(table, keys, replicate), model.integer)
                 if groups is not None:
                     groups = groups.add(own, replicate)
                 if layout == "long":
                     number = pa.array(np.full(len(keys), replicate + 1, dtype=np.int32))
-                    own = own.add_column(0, ".imp", number).add_column(1, ".id", identity)
+                    own = own.add_column(0, DRAW, number).add_column(1, ROW, identity)
                 yield own
 
         if layout == "long":
@@ -248,9 +260,14 @@ def _write_piece(
     return Written(result, groups)
 
 
-def _as(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    """A column that was read back, with the type that it had: Parquet knows no seconds and no string views."""
+def _as(column: pa.ChunkedArray, kind: pa.DataType, rows: NDArray[np.int64]) -> pa.ChunkedArray:
+    """A column that was read back, with the type that it had: Parquet knows no seconds and no string views.
+
+    One without any cell had no type; it is as it was where the kept rows are still without.
+    """
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     array = plain(column)
+    if pa.types.is_null(kind):
+        return pa.nulls(len(array)) if array.take(pa.array(rows)).null_count == len(rows) else array
     return array if array.type == kind else pc.cast(array, kind)

@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
 import dask_em.imputation.writing as writing
 from dask_em import Imputer, save
 from dask_em.data.digest import column_digest
-from dask_em.errors import DataError, IntegrityError, OutputError
+from dask_em.errors import ConfigurationError, DataError, IntegrityError, OutputError
 from dask_em.imputation.summaries import GroupSums
 from dask_em.imputation.writing import write_imputed
 
@@ -135,8 +136,8 @@ def test_a_changed_cell_is_noticed(
 ) -> None:
     honest = writing.complete_arrow
 
-    def careless(rows: pa.Table, cells: Any) -> pa.Table:
-        done = honest(rows, cells)
+    def careless(rows: pa.Table, cells: Any, integer: frozenset[str]) -> pa.Table:
+        done = honest(rows, cells, integer)
         values = done.column(name).to_pylist()
         place = next(i for i, v in enumerate(rows.column(name).to_pylist()) if v is not None and v == v)
         values[place] = {"list": [0]}.get(name, values[(place + 1) % len(values)])
@@ -154,7 +155,7 @@ def test_a_changed_cell_is_noticed(
 
 def test_a_lost_row_is_noticed(imputer: Imputer, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = writing.complete_arrow
-    monkeypatch.setattr(writing, "complete_arrow", lambda rows, cells: honest(rows, cells).slice(1))
+    monkeypatch.setattr(writing, "complete_arrow", lambda *given: honest(*given).slice(1))
     with pytest.raises(IntegrityError, match="rows came in"):
         write_imputed(imputer, files, tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["input"]
@@ -199,6 +200,57 @@ def test_means_by_group_are_those_of_pandas() -> None:
         variance = (seen["w"] ** 2 * (seen["y"] - mean) ** 2).sum() / seen["w"].sum() ** 2 * n / (n - 1)
         for sums in (whole, parts):
             assert sums._mean((0, town, "y")) == (pytest.approx(mean), pytest.approx(variance, rel=1e-6), n)
+
+
+@pytest.mark.parametrize("column", [".imp", ".id"])
+def test_draws_may_be_given_back(column: str, imputer: Imputer, tmp_path: Path) -> None:
+    again = table().append_column(column, pa.array(np.arange(N)))
+    with pytest.raises(DataError, match=rf"column '{column}' has a name that draws in long layout need"):
+        write_imputed(imputer, again, tmp_path / "out", m=2)
+    assert not (tmp_path / "out").exists()
+    write_imputed(imputer, again, tmp_path / "mean")
+    write_imputed(imputer, again, tmp_path / "folders", m=1, layout="folders")
+    for done in (pq.read_table(tmp_path / "mean" / "mean"), pq.read_table(tmp_path / "folders" / "draws" / "imp=1")):
+        assert done.column(column).to_pylist() == list(range(N))
+
+
+def test_there_are_two_layouts(imputer: Imputer, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="layout must be 'long', all draws in one table, or 'folders'"):
+        write_imputed(imputer, table(), tmp_path / "out", m=1, layout="wide")
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_columns_and_parts_without_a_cell_are_written(imputer: Imputer, tmp_path: Path, suffix: str) -> None:
+    given = tmp_path / "input"
+    given.mkdir()
+    whole = table().drop_columns(["day", "list", "untouched", "moment", "parent"])
+    for i in range(2):
+        part = whole.slice(0 if i else 500, 100)
+        for name in MODELLED[1:] if i == 0 else []:
+            index = part.column_names.index(name)
+            part = part.set_column(index, name, pa.nulls(100))
+        if suffix == "csv":
+            pyarrow.csv.write_csv(part, given / f"{i}.csv")
+        else:
+            pq.write_table(part, given / f"{i}.parquet")
+    one = given / f"0.{suffix}"
+    facts = write_imputed(imputer, one, tmp_path / "one", m=2)
+    done = pq.read_table(tmp_path / "one" / "mean")
+    assert all(done.column(name).null_count == 0 for name in MODELLED)
+    assert facts["filled"]["town"] == 100
+    write_imputed(imputer, given, tmp_path / "both", m=2)
+    for done in (pq.read_table(tmp_path / "both" / "mean"), pq.read_table(tmp_path / "both" / "draws")):
+        assert all(done.column(name).null_count == 0 for name in MODELLED)
+
+
+def test_cells_of_an_empty_column_that_were_not_asked_stay_empty(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"columns": ["x", "y"], "universe": {"y": "yes"}, "n_replicates": 0}
+    imputer = Imputer(**settings).fit(table())
+    index = table().column_names.index("y")
+    given = table().set_column(index, "y", pa.nulls(N))
+    write_imputed(imputer, given, tmp_path / "out")
+    done = pq.read_table(tmp_path / "out" / "mean").column("y")
+    assert done.is_valid().to_pylist() == [v is True for v in table().column("yes").to_pylist()]
 
 
 def test_a_group_may_be_called_as_all_rows_are() -> None:

@@ -2,5 +2,6 @@
 
 from dask_em.inference.information import louis_cost, standard_errors
 from dask_em.inference.record import StandardErrors
+from dask_em.inference.replicates import bootstrap
 
-__all__ = ["StandardErrors", "louis_cost", "standard_errors"]
+__all__ = ["StandardErrors", "bootstrap", "louis_cost", "standard_errors"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,8 +26,17 @@ from dask_em.data.sources import FramePiece, Source, open_source
 from dask_em.em.loop import Progress
 from dask_em.em.stopping import Verdict
 from dask_em.errors import ConfigurationError, DataError
-from dask_em.estimators.arguments import seed_of
+from dask_em.estimators.arguments import checked_number, seed_of
 from dask_em.estimators.base import BaseMixture
+from dask_em.estimators.imputer_arguments import (
+    bounds_of,
+    check_arguments,
+    check_found,
+    check_predictors,
+    check_roles,
+    key_columns,
+    ordered_levels,
+)
 from dask_em.estimators.normal import MultivariateNormal
 from dask_em.estimators.tables import column_names, has_names, to_source
 from dask_em.execution.base import Executor
@@ -36,7 +46,7 @@ from dask_em.imputation.donors import make_donors
 from dask_em.imputation.model import Cells, ImputationModel
 from dask_em.imputation.ordered import Probits, fit_probits
 from dask_em.imputation.pooling import Pooled, pool
-from dask_em.imputation.roles import Roles, roles_of
+from dask_em.imputation.roles import Roles, roles_of, types_of
 
 N_COMPONENTS = (1, 2, 3, 4, 5, 6)
 """Numbers of components among which BIC chooses where none is given."""
@@ -49,7 +59,7 @@ class Imputer(BaseEstimator):
     ----------
     model : None, "normal", "mixture", or an unfitted estimator
         "normal" is a multivariate normal over numbers, yes/no and ordered columns (these are cut from a normal); it is fitted in one scan. "mixture" lets
-        unordered categories, too, and shapes that are not normal. By default the first where it can be, the second otherwise.
+        unordered categories, too, and shapes that are not normal. By default the first where it can be and no `n_components` are asked for, the second otherwise.
         An estimator (MixtureModel, GaussianMixture, LatentClassAnalysis, MultivariateNormal) is taken as it is.
     n_components : int, optional
         Components of the mixture; by default BIC chooses among 1 to 6, in the same scans.
@@ -170,13 +180,15 @@ class Imputer(BaseEstimator):
         DataError, ConfigurationError
             In one sentence: what is wrong, where, and the remedy.
         """
-        self._check_arguments()
+        check_arguments(self)
         names = column_names(X)
         source, weight, _ = to_source(X, None, sample_weight, None)
+        bootstrap = Bootstrap(self.n_replicates, seed_of(self.random_state), key_columns(self.key))
+        check_predictors(self.predictors, self.columns, (weight, *bootstrap.key), source)
         wanted = self._wanted(names, weight)
-        bootstrap = Bootstrap(self.n_replicates, seed_of(self.random_state), self._key())
+        ordered = ordered_levels(self.ordered)
         with open_executor(self.executor, lazy_table=is_dask_frame(X)) as executor:
-            roles = roles_of(source, wanted, self.ordered or {}, executor)
+            roles = roles_of(source, wanted, ordered, executor)
             design = replace(self._design(roles, names), weight=weight)
             if self.predictors:
                 design = self._with_predictors(design, roles, source, executor)
@@ -185,6 +197,8 @@ class Imputer(BaseEstimator):
             seen: _Seen | None = None
             if source.pieces:
                 seen = executor.reduce(source.pieces, partial(_look_at, design, bootstrap.key))
+            if seen is not None:
+                check_found(design, ordered, seen.profile)
             fitting.check_table(None if seen is None else seen.profile, design, 1)
             assert seen is not None
             if seen.keys is not None:
@@ -263,38 +277,24 @@ class Imputer(BaseEstimator):
             raise ConfigurationError(
                 f"a normal cannot take unordered categories ({unordered}): use model='mixture', or name their order"
             )
-        return self.model is not None or not roles.categories
+        return self.model is not None or not (roles.categories or self.n_components)
 
     def _design(self, roles: Roles, names: Sequence[str]) -> Design:
-        universe = tuple((self.universe or {}).items())
-        bounds = tuple(
-            (name, (-np.inf if low is None else float(low), np.inf if high is None else float(high)))
-            for name, (low, high) in (self.bounds or {}).items()
-        )
-        unseen: Any = self.unseen
+        """The columns by family, with what the arguments say of them."""
+        transforms = tuple((self.transforms or {}).items())
         if isinstance(self.model, BaseMixture):
-            own = self.model._design(tuple(names))
-            design = replace(own, transforms=own.transforms or tuple((self.transforms or {}).items()))
+            design = self.model._design(tuple(names))
+            transforms = design.transforms or transforms
+        elif self._is_normal(roles):
+            design = Design(gaussian=(*roles.numbers, *(name for name, _ in roles.ordered)), ordered=roles.ordered)
         else:
-            transforms = tuple((self.transforms or {}).items())
-            if self._is_normal(roles):
-                gaussian = (*roles.numbers, *(name for name, _ in roles.ordered))
-                design = Design(gaussian=gaussian, transforms=transforms, ordered=roles.ordered)
-            else:
-                classes = (*(name for name, _ in roles.ordered), *roles.categories)
-                design = Design(gaussian=roles.numbers, categorical=classes, transforms=transforms)
-        for what, given, known in (
-            ("bounds", self.bounds, design.numbers),
-            ("integer", self.integer, (*design.numbers, *design.poisson)),
-            ("delta", self.delta, design.gaussian),
-            ("universe", self.universe, design.features),
-        ):
-            for name in given or ():
-                if name not in known:
-                    raise ConfigurationError(
-                        f"{what} names {name!r}, which is not such a column of the model: check the spelling"
-                    )
-        return replace(design, bounds=bounds, universe=universe, unseen=unseen)
+            classes = (*(name for name, _ in roles.ordered), *roles.categories)
+            design = Design(gaussian=roles.numbers, categorical=classes)
+        arguments = ("ordered", "transforms", "bounds", "integer", "delta", "universe")
+        check_roles(design, names, {argument: getattr(self, argument) for argument in arguments})
+        unseen: Any = self.unseen
+        universe = tuple((self.universe or {}).items())
+        return replace(design, transforms=transforms, bounds=bounds_of(self.bounds), universe=universe, unseen=unseen)
 
     def _with_predictors(self, design: Design, roles: Roles, source: Source, executor: Executor) -> Design:
         """The design with an indicator for every level but the first of the categories that predict; one more scan finds the levels."""
@@ -303,7 +303,6 @@ class Imputer(BaseEstimator):
                 "predictors are for a normal; a mixture models categories: name them among its columns"
             )
         names = tuple(self.predictors)
-        Design(categorical=names).check(source.columns, source.where)
         found = fitting.profile_source(source, Design(categorical=names), executor)
         indicators = []
         for name in names:
@@ -314,6 +313,9 @@ class Imputer(BaseEstimator):
                 )
             indicators.append((name, tuple(levels)))
         derived = tuple(indicator(name, level) for name, levels in indicators for level in levels[1:])
+        for name in derived:
+            if name in source.columns:
+                raise DataError(f"column {name!r} has the name that a level of a predictor gets inside: rename it")
         return replace(design, gaussian=(*design.gaussian, *derived), indicators=tuple(indicators))
 
     def _mixture_settings(self, bootstrap: Bootstrap) -> tuple[fitting.Settings, tuple[int, ...]]:
@@ -321,7 +323,7 @@ class Imputer(BaseEstimator):
             return replace(self.model.fit_settings(), bootstrap=bootstrap), (self.model.n_components,)
         settings = fitting.Settings(
             prior=self.prior,
-            tol=self.tol or 1e-6,
+            tol=1e-6 if self.tol is None else self.tol,
             max_iter=self.max_iter,
             n_init=self.n_init,
             seed=bootstrap.seed,
@@ -336,28 +338,8 @@ class Imputer(BaseEstimator):
         if self.columns is not None:
             Design(gaussian=tuple(self.columns)).check(names, "the table")
             return tuple(self.columns)
-        apart = {weight, *self._key(), *self.predictors}
+        apart = {weight, *key_columns(self.key), *self.predictors}
         return tuple(name for name in names if name not in apart)
-
-    def _key(self) -> tuple[str, ...]:
-        return (self.key,) if isinstance(self.key, str) else tuple(self.key or ())
-
-    def _check_arguments(self) -> None:
-        normal = self.model is None or isinstance(self.model, (MultivariateNormal, BaseMixture))
-        if not normal and self.model not in ("normal", "mixture"):
-            raise ConfigurationError("model must be 'normal', 'mixture', an unfitted estimator, or None")
-        if self.method not in ("draw", "donor"):
-            raise ConfigurationError("method must be 'draw' or 'donor'")
-        if self.unseen not in ("error", "missing"):
-            raise ConfigurationError("unseen must be 'error' or 'missing'")
-        if self.n_replicates < 0 or self.n_replicates == 1:
-            raise ConfigurationError("n_replicates must be 0 or at least 2: uncertainty needs more than one")
-        if isinstance(self.integer, str):
-            raise ConfigurationError("integer must be a list of column names, not one name")
-        for name, pair in (self.bounds or {}).items():
-            low, high = (-np.inf if pair[0] is None else pair[0]), (np.inf if pair[1] is None else pair[1])
-            if not low < high:
-                raise ConfigurationError(f"the bounds of {name!r} must be (lowest, highest) with lowest below highest")
 
     # ---- filling ---------------------------------------------------------------------------------------------------
 
@@ -427,8 +409,9 @@ class Imputer(BaseEstimator):
         named = self._named(X)
         source = _source(named)
         index = X.index if isinstance(X, pd.DataFrame) else None
-        function = partial(_statistic, self.imputation_, source, index, statistic)
         with open_executor(self.executor, lazy_table=is_dask_frame(X)) as executor:
+            types = _types(self.imputation_, source, executor)
+            function = partial(_statistic, self.imputation_, source, types, index, statistic)
             results = executor.map(list(range(count)), function)
         estimates, variances, rows = zip(*results)
         first = np.asarray(estimates[0])
@@ -442,10 +425,9 @@ class Imputer(BaseEstimator):
             raise ConfigurationError("draws need bootstrap replicates: fit with n_replicates=20")
         if m is None:
             return fitted
-        if not 1 <= m <= fitted:
-            raise ConfigurationError(
-                f"m must be from 1 to {fitted}, the replicates that were fitted: fit with n_replicates={m}"
-            )
+        if not 1 <= checked_number("m", m, numbers.Integral) <= fitted:
+            advice = f": fit with n_replicates={m}" if m > fitted else ""
+            raise ConfigurationError(f"m must be from 1 to {fitted}, the replicates that were fitted{advice}")
         return m
 
     def _named(self, X: Any) -> Any:
@@ -478,7 +460,9 @@ class Imputer(BaseEstimator):
                 found = executor.map(source.pieces, partial(_cells, self.imputation_, replicate))
                 whole = complete_pandas(named, _joined(found)) if found else named.copy()
                 return whole if isinstance(X, pd.DataFrame) else whole.to_numpy()
-            parts = executor.map(source.pieces, partial(_complete_piece, self.imputation_, replicate, source.columns))
+            types = _types(self.imputation_, source, executor)
+            function = partial(_complete_piece, self.imputation_, source.columns, types, replicate)
+            parts = executor.map(source.pieces, function)
         table = pa.concat_tables(parts, promote_options="permissive")
         if isinstance(X, (str, os.PathLike)) or hasattr(X, "__arrow_c_stream__"):
             return table
@@ -532,11 +516,20 @@ def cells_of(
     return model.draw(table, row_keys(table, model.key, origin), replicate)
 
 
+def _types(model: ImputationModel, source: Source, executor: Executor) -> dict[str, pa.DataType]:
+    return types_of(source, model.schema.design.features, model.integer, executor)
+
+
 def _complete_piece(
-    model: ImputationModel, replicate: int | None, columns: tuple[str, ...], i: int, piece: Any
+    model: ImputationModel,
+    columns: tuple[str, ...],
+    types: dict[str, pa.DataType],
+    replicate: int | None,
+    i: int,
+    piece: Any,
 ) -> pa.Table:
     table = piece.read(columns)
-    return complete_arrow(table, cells_of(model, replicate, table, piece.origin), model.integer)
+    return complete_arrow(table, cells_of(model, replicate, table, piece.origin), types)
 
 
 def _complete_frame(model: ImputationModel, replicate: int | None, frame: pd.DataFrame, i: int) -> pd.DataFrame:
@@ -572,12 +565,13 @@ def _source(X: Any) -> Source:
 def _statistic(
     model: ImputationModel,
     source: Source,
+    types: dict[str, pa.DataType],
     index: pd.Index | None,
     statistic: Callable[[pd.DataFrame], Any],
     i: int,
     replicate: int,
 ) -> tuple[Any, Any, int]:
-    parts = [_complete_piece(model, replicate, source.columns, i, piece) for piece in source.pieces]
+    parts = [_complete_piece(model, source.columns, types, replicate, i, piece) for piece in source.pieces]
     frame = pa.concat_tables(parts, promote_options="permissive").to_pandas()
     if index is not None:
         frame.index = index

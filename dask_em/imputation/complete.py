@@ -10,6 +10,7 @@ from __future__ import annotations
 import decimal
 from collections.abc import Mapping
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,16 +21,20 @@ from numpy.typing import NDArray
 
 from dask_em.imputation.model import Cells
 
+NO_TYPES: Mapping[str, pa.DataType] = MappingProxyType({})
+
 MOST_DIGITS = 38
 """Of the decimals that Arrow and Parquet hold in 128 bits: the range of a column of Python's decimals."""
 
 
-def complete_arrow(table: pa.Table, cells: Mapping[str, Cells], integer: frozenset[str] = frozenset()) -> pa.Table:
+def complete_arrow(
+    table: pa.Table, cells: Mapping[str, Cells], types: Mapping[str, pa.DataType] = NO_TYPES
+) -> pa.Table:
     """The table with the holes of these columns filled.
 
     Parameters
     ----------
-    integer : columns of whole numbers, for those whose type does not say so because all their cells are missing
+    types : of columns that may be without any cell here
     """
     for name, own in cells.items():
         mask, values = _known(own)
@@ -39,7 +44,8 @@ def complete_arrow(table: pa.Table, cells: Mapping[str, Cells], integer: frozens
             column = table.column(name).combine_chunks()
             column = pa.concat_arrays(column.chunks) if isinstance(column, pa.ChunkedArray) else column
             if not _holds(column.type, values):
-                column = pa.nulls(len(column), _type_of(values, name in integer))
+                kind = types.get(name, pa.null())
+                column = pa.nulls(len(column), kind if _holds(kind, values) else _type_of(values))
             filled = _replaced(column, mask, values)
             table = table.set_column(index, field.with_type(filled.type), filled)
     return table
@@ -79,11 +85,9 @@ def _holds(kind: pa.DataType, values: NDArray[Any]) -> bool:
     return bool(pa.types.is_string(own) or pa.types.is_large_string(own) or pa.types.is_string_view(own))
 
 
-def _type_of(values: NDArray[Any], whole: bool) -> pa.DataType:
+def _type_of(values: NDArray[Any]) -> pa.DataType:
     """The type of a column of which nothing else is known."""
-    if values.dtype.kind == "f":
-        return pa.int64() if whole else pa.float64()
-    return pa.infer_type(values.tolist())
+    return pa.float64() if values.dtype.kind == "f" else pa.infer_type(values.tolist())
 
 
 # pandas

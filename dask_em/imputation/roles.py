@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from dask_em.data.columns import plain
@@ -42,12 +43,7 @@ def roles_of(
 
     A piece in which a column is empty says nothing of its type, so further pieces are asked until all are known.
     """
-    seen: dict[str, tuple[pa.DataType, tuple[Level, ...]]] = {}
-    for piece in source.pieces:
-        unknown = tuple(c for c in columns if c not in seen)
-        if not unknown:
-            break
-        seen |= executor.map([piece], partial(_look, unknown))[0]
+    seen = _seen(source, columns, executor)
     for name in columns:
         if name not in seen:
             raise DataError(f"column {name!r} has no observed cell: leave it out of the model")
@@ -71,6 +67,37 @@ def roles_of(
     return Roles(tuple(numbers), tuple(categories), tuple(integers), classes_in_order, tuple(other))
 
 
+def types_of(
+    source: Source, columns: Sequence[str], integer: Collection[str], executor: Executor
+) -> dict[str, pa.DataType]:
+    """The types of columns, for parts of a table in which they are empty and have none of their own.
+
+    Whole numbers are int64 where no part of the table says; others are then left to their values.
+    """
+    # A single part has nothing to learn from others.
+    found = _seen(source, columns, executor) if len(source.pieces) > 1 else {}
+    return dict.fromkeys(integer, pa.int64()) | {name: kind for name, (kind, _) in found.items()}
+
+
+def _seen(
+    source: Source, columns: Sequence[str], executor: Executor
+) -> dict[str, tuple[pa.DataType, tuple[Level, ...]]]:
+    """Type and ordered levels of each column, from the first piece in which it is not empty."""
+    seen: dict[str, tuple[pa.DataType, tuple[Level, ...]]] = {}
+    for piece in source.pieces:
+        unknown = tuple(c for c in columns if c not in seen)
+        if not unknown:
+            break
+        seen |= executor.map([piece], partial(_look, unknown))[0]
+    return seen
+
+
+def as_level(value: Any) -> Any:
+    """A level as `category` reads it: whole floats, which is what integers with holes often are, as integers."""
+    own = value.item() if isinstance(value, np.generic) else value
+    return int(own) if isinstance(own, float) and own.is_integer() else own
+
+
 def _look(columns: tuple[str, ...], i: int, piece: Any) -> dict[str, tuple[pa.DataType, tuple[Level, ...]]]:
     """Type, and levels where they are ordered, of the columns that are not empty here."""
     table = piece.read(columns)
@@ -80,7 +107,7 @@ def _look(columns: tuple[str, ...], i: int, piece: Any) -> dict[str, tuple[pa.Da
         if column.null_count < len(column) and not pa.types.is_null(column.type):
             levels: tuple[Level, ...] = ()
             if pa.types.is_dictionary(column.type) and column.type.ordered:
-                levels = tuple(column.chunk(0).dictionary.to_pylist())
+                levels = tuple(map(as_level, column.chunk(0).dictionary.to_pylist()))
             kind = column.type if pa.types.is_dictionary(column.type) else plain(column).type
             out[name] = (pa.string() if pa.types.is_string_view(kind) else kind, levels)
     return out

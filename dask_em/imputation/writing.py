@@ -29,6 +29,7 @@ from dask_em.execution.base import Executor
 from dask_em.execution.choose import open_executor
 from dask_em.imputation.complete import complete_arrow
 from dask_em.imputation.model import ImputationModel
+from dask_em.imputation.roles import types_of
 from dask_em.imputation.summaries import GroupSums
 
 DRAW, ROW = ".imp", ".id"
@@ -182,7 +183,8 @@ def write_pieces(
     firsts = (
         _positions(source, executor) if m and layout == "long" and len(model.key) != 1 else [0] * len(source.pieces)
     )
-    write = partial(_write_piece, model, str(folder), source.columns, m, layout, groups, firsts)
+    types = types_of(source, model.schema.design.features, model.integer, executor)
+    write = partial(_write_piece, model, str(folder), source.columns, types, m, layout, groups, firsts)
     total: Written = executor.reduce(source.pieces, write)
     if model.key:
         total.integrity.keys[0].check_unique(model.key)
@@ -204,6 +206,7 @@ def _write_piece(
     model: ImputationModel,
     folder: str,
     columns: tuple[str, ...],
+    types: dict[str, pa.DataType],
     m: int,
     layout: str,
     groups: GroupSums | None,
@@ -230,7 +233,7 @@ def _write_piece(
         digests = {name: (before[name], after[name]) for name in kept}
         return Integrity((table.num_rows, back.num_rows), both, digests, filled)
 
-    completed = complete_arrow(table, expected, model.integer)
+    completed = complete_arrow(table, expected, types)
     receipt = ParquetSink(os.path.join(folder, "mean")).write(i, [completed])
     result = compared(receipt.path, 0)
     if groups is not None:
@@ -241,7 +244,7 @@ def _write_piece(
         def draws() -> Iterator[pa.Table]:
             nonlocal groups
             for replicate in range(m):
-                own = complete_arrow(table, model.draw(table, keys, replicate), model.integer)
+                own = complete_arrow(table, model.draw(table, keys, replicate), types)
                 if groups is not None:
                     groups = groups.add(own, replicate)
                 if layout == "long":

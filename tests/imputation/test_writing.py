@@ -136,8 +136,8 @@ def test_a_changed_cell_is_noticed(
 ) -> None:
     honest = writing.complete_arrow
 
-    def careless(rows: pa.Table, cells: Any, integer: frozenset[str]) -> pa.Table:
-        done = honest(rows, cells, integer)
+    def careless(rows: pa.Table, cells: Any, types: dict[str, pa.DataType]) -> pa.Table:
+        done = honest(rows, cells, types)
         values = done.column(name).to_pylist()
         place = next(i for i, v in enumerate(rows.column(name).to_pylist()) if v is not None and v == v)
         values[place] = {"list": [0]}.get(name, values[(place + 1) % len(values)])
@@ -220,27 +220,33 @@ def test_there_are_two_layouts(imputer: Imputer, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv"])
-def test_columns_and_parts_without_a_cell_are_written(imputer: Imputer, tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize("empty", [0, 1])
+def test_columns_and_parts_without_a_cell_are_written(
+    imputer: Imputer, tmp_path: Path, suffix: str, empty: int
+) -> None:
     given = tmp_path / "input"
     given.mkdir()
     whole = table().drop_columns(["day", "list", "untouched", "moment", "parent"])
     for i in range(2):
         part = whole.slice(0 if i else 500, 100)
-        for name in MODELLED[1:] if i == 0 else []:
+        for name in MODELLED[1:] if i == empty else []:
             index = part.column_names.index(name)
             part = part.set_column(index, name, pa.nulls(100))
         if suffix == "csv":
             pyarrow.csv.write_csv(part, given / f"{i}.csv")
         else:
             pq.write_table(part, given / f"{i}.parquet")
-    one = given / f"0.{suffix}"
+    one = given / f"{empty}.{suffix}"
     facts = write_imputed(imputer, one, tmp_path / "one", m=2)
     done = pq.read_table(tmp_path / "one" / "mean")
     assert all(done.column(name).null_count == 0 for name in MODELLED)
     assert facts["filled"]["town"] == 100
     write_imputed(imputer, given, tmp_path / "both", m=2)
-    for done in (pq.read_table(tmp_path / "both" / "mean"), pq.read_table(tmp_path / "both" / "draws")):
+    both = imputer.transform(given)
+    for done in (pq.read_table(tmp_path / "both" / "mean"), pq.read_table(tmp_path / "both" / "draws"), both):
         assert all(done.column(name).null_count == 0 for name in MODELLED)
+    if suffix == "parquet":
+        assert both.schema.types == whole.schema.types
 
 
 def test_cells_of_an_empty_column_that_were_not_asked_stay_empty(tmp_path: Path) -> None:

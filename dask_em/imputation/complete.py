@@ -101,7 +101,8 @@ def _filled(column: pd.Series, mask: NDArray[np.bool_], values: NDArray[Any]) ->
         return pd.arrays.SparseArray(dense, dtype=dtype)
     array: Any = column.array.copy() if pd.api.types.is_extension_array_dtype(dtype) else column.to_numpy().copy()
     if isinstance(dtype, pd.CategoricalDtype):
-        array = array.add_categories(pd.unique(values[~pd.Series(values).isin(dtype.categories)]))
+        new = [level for level in dict.fromkeys(values.tolist()) if level not in dtype.categories]
+        array = array.add_categories(new) if new else array
     try:
         array[mask] = _of_objects(column, values) if pd.api.types.is_object_dtype(dtype) else _typed(values, dtype)
     except (TypeError, ValueError):

@@ -35,7 +35,8 @@ from dask_em.execution.base import Executor, Unit, make_units
 from dask_em.families import Binomial, Categorical, DiagonalGaussian, Family, Gaussian, Poisson
 from dask_em.families.binomial import typical_trials
 from dask_em.families.covariance import FULL, MODELS
-from dask_em.mixture import Mixture, Parameters
+from dask_em.few_scans import WORTHWHILE_ROWS, coarse_rows, run_on_sample, scan_with_sample, survivors
+from dask_em.mixture import Mixture, Parameters, stacked
 from dask_em.model import FittedMixture
 from dask_em.priors import WEAK, Prior, check_prior, pseudo_rows
 from dask_em.scan import Block, Sums
@@ -83,6 +84,7 @@ class Fit:
     """What a fit found: all candidates in the order they were asked for, and what they share.
 
     replicates : the best candidate of all (by BIC), fitted again to each bootstrap replicate
+    sampled : all starts on the profile's sample, where the candidates are those of them that went on with all rows
     """
 
     schema: Schema
@@ -91,6 +93,7 @@ class Fit:
     candidates: tuple[loop.Candidate, ...]
     n_scans: int
     replicates: tuple[loop.Candidate, ...] = ()
+    sampled: tuple[loop.Candidate, ...] = ()
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -153,8 +156,22 @@ def fit(
     encode = partial(_encode, schema, mixture.patterns, settings.missing == "expected", settings.bootstrap)
     blocks = executor.open(units, encode)
     rules = loop.Settings(mixture, found.weight, settings.tol, settings.max_iter, acceleration=settings.acceleration)
-    final = _run(executor, blocks, loop.start(rules, sizes, parameters), on_progress)
-    result = Fit(schema, mixture, found, final.candidates, 1 + final.n_scans)
+    sampled: tuple[loop.Candidate, ...] = ()
+    if parameters is not None and settings.given is None and found.rows >= WORTHWHILE_ROWS:
+        sample = encode_sample(found.sample, schema)
+        sampled = run_on_sample(mixture, sample, sizes, parameters, rules)
+        kept = [sampled[i] for i in survivors(sampled, mixture, sample)]
+        sizes = [c.n_components for c in kept]
+        if kept:
+            share = coarse_rows(found.rows, sample) / found.rows
+            begin = loop.start(replace(rules, acceleration="daarem"), sizes, stacked([c.parameters for c in kept]))
+            final = scan_with_sample(executor, blocks, begin, share, on_progress)
+            result = Fit(schema, mixture, found, final.candidates, 1 + final.n_scans, sampled=sampled)
+        else:
+            result = Fit(schema, mixture, found, sampled, 1)
+    else:
+        final = _run(executor, blocks, loop.start(rules, sizes, parameters), on_progress)
+        result = Fit(schema, mixture, found, final.candidates, 1 + final.n_scans)
     _warn(result, n_components, settings)
     m = settings.bootstrap.n_replicates
     if not m:
@@ -363,7 +380,7 @@ def _warn(found: Fit, n_components: Sequence[int], settings: Settings) -> None:
             f"{_advice(max(n_components), found.schema.design, settings)}"
         )
     for k in dict.fromkeys(n_components):
-        own = [c for c in found.candidates if c.n_components == k]
+        own = [c for c in found.sampled or found.candidates if c.n_components == k]
         lost = sum(c.verdict is Verdict.COLLAPSED for c in own)
         if lost:
             warnings.warn(

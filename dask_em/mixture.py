@@ -67,6 +67,16 @@ class Parameters:
         return Parameters(weights, tuple(parts))
 
 
+def stacked(parts: Sequence[Parameters | None]) -> Parameters:
+    """Candidates side by side."""
+    own = [p for p in parts if p is not None]
+    families = [
+        type(same[0])(**{f.name: np.concatenate([getattr(p, f.name) for p in same]) for f in fields(same[0])})
+        for same in zip(*(p.parts for p in own))
+    ]
+    return Parameters(np.concatenate([p.weights for p in own]), tuple(families))
+
+
 @dataclass(frozen=True)
 class Mixture:
     """Settings of a mixture model.
@@ -232,6 +242,18 @@ class Mixture:
             parts.append(family.at(coordinates[:, start : start + width], sizes))
             start += width
         return Parameters(weights, tuple(parts))
+
+    def expected(self, sums: Sums, parameters: Parameters) -> float | None:
+        """Expected complete-data log-likelihood of statistics that were lifted elsewhere; None where a component has an origin of its own."""
+        total = 0.0 if self.fix_weights else float(sums.weight @ log_floored(parameters.weights))
+        for family, part, stats in zip(self.families, parameters.parts, sums.stats):
+            plan = family.plan(part, np.ones((1, family.n_columns if family.by_pattern else 0), dtype=bool))
+            if plan.origins:
+                return None
+            own = stats[:, 1:] if family.by_pattern else stats
+            total += float((stats[:, 0] @ plan.constant[0]) if family.by_pattern else 0.0)
+            total += float((own * plan.weights[0][:, : own.shape[1]]).sum())
+        return total
 
     def log_prior(self, parameters: Parameters, sizes: Sequence[int]) -> Array:
         """The (C,) log prior densities of the candidates, up to a constant."""

@@ -89,6 +89,18 @@ class Sums:
         stats = tuple(a + b for a, b in zip(self.stats, other.stats))
         return Sums(self.log_likelihood + other.log_likelihood, self.weight + other.weight, stats)
 
+    def __sub__(self, other: Sums) -> Sums:
+        return self + other.scaled(-1.0)
+
+    def scaled(self, factor: float) -> Sums:
+        """The sums over rows whose weights are multiplied."""
+        return Sums(factor * self.log_likelihood, factor * self.weight, tuple(factor * s for s in self.stats))
+
+    def take(self, candidate: int, components: NDArray[np.int64]) -> Sums:
+        """The sums of one candidate, whose components stand at these places."""
+        own = self.log_likelihood[candidate : candidate + 1]
+        return Sums(own, self.weight[components], tuple(s[components] for s in self.stats))
+
 
 @dataclass(frozen=True)
 class _Centred:

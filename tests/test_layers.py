@@ -29,6 +29,7 @@ HEIGHT = {
     "data": 3,
     "execution": 3,
     "model": 4,
+    "few_scans": 4,
     "fitting": 4,
     "normal_fitting": 4,
     "imputation": 4,

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dask_em.em.acceleration import Acceleration, Accelerator, make_accelerator
+from dask_em.em.coarse import LEAST, LONGER, N_MAPS, SHORTER, Coarse, anticipate
 from dask_em.em.stopping import Verdict, decreased, judge
 from dask_em.errors import ObjectiveDecreasedError
 from dask_em.mixture import Mixture, Parameters, Step
@@ -53,7 +54,7 @@ class Candidate:
     """One model under way: its size, the objective and log-likelihood of every accepted state, and where it stands.
 
     parameters is set when the candidate has stopped; it holds those of the last entry of `objectives`. fallback is the EM step that was passed over for the
-    proposal that is evaluated next.
+    proposal that is evaluated next; reach is how many evaluations a solution on a sample may take.
     """
 
     n_components: int
@@ -64,6 +65,7 @@ class Candidate:
     accelerator: Accelerator | None = None
     fallback: Parameters | None = None
     rejected: tuple[Rejected, ...] = ()
+    reach: int = N_MAPS
 
     @property
     def n_maps(self) -> int:
@@ -130,8 +132,10 @@ def ask(state: State) -> Step:
     return mixture.e_step(state.parameters, state.sizes, state.running if state.settings.replicated else None)
 
 
-def tell(state: State, total: PatternSums | Sums) -> State:
+def tell(state: State, total: PatternSums | Sums, coarse: Coarse | None = None) -> State:
     """Take the sums over all rows: record objectives, retire who is done, and do one M-step for the others.
+
+    With a sample of the rows at hand it is asked first where that step leads in the end.
 
     Raises
     ------
@@ -155,12 +159,16 @@ def tell(state: State, total: PatternSums | Sums) -> State:
     if state.settings.acceleration is None:
         return _drop_collapsed(state)
     stay = [_own(sizes, c) for c, i in enumerate(running) if state.candidates[i].verdict is Verdict.RUNNING]
-    return _drop_collapsed(_proposed(state, old.take(np.concatenate([np.empty(0, dtype=np.int64), *stay]))))
+    old = old.take(np.concatenate([np.empty(0, dtype=np.int64), *stay]))
+    seen = {i: sums.take(c, _own(sizes, c)) for c, i in enumerate(running)}
+    running = state.running
+    return _drop_collapsed(_keep(_proposed(state, old, seen, coarse), running))
 
 
-def _proposed(state: State, old: Parameters) -> State:
+def _proposed(state: State, old: Parameters, seen: dict[int, Sums], coarse: Coarse | None) -> State:
     """Put the accelerators' proposals in the place of EM steps, which are kept to fall back to."""
-    mixture, candidates, em = state.settings.mixture, list(state.candidates), state.parameters
+    settings, candidates, em = state.settings, list(state.candidates), state.parameters
+    mixture = settings.mixture
     assert em is not None
     proposed = em
     bad = mixture.collapsed(em)
@@ -171,14 +179,22 @@ def _proposed(state: State, old: Parameters) -> State:
             continue
         if bad[own].any() or candidate.accelerator is None:
             continue
-        here, mapped = (mixture.coordinates(p.take(own), [len(own)]) for p in (old, em))
-        way, wanted = candidate.accelerator.told(here.ravel(), mapped.ravel())
+        here, step = old.take(own), em.take(own)
+        target = step
+        if coarse is not None:
+            tol = settings.tol * settings.n_weight
+            ahead = anticipate(coarse, mixture, here, seen[index], tol, candidate.reach)
+            if ahead is not None and ahead.gain <= tol and len(candidate.objectives) > 1:
+                candidates[index] = replace(candidate, verdict=Verdict.ANTICIPATED, parameters=here)
+                continue
+            target = step if ahead is None else ahead.parameters
+        x, mapped = (mixture.coordinates(p, [len(own)]) for p in (here, target))
+        way, wanted = candidate.accelerator.told(x.ravel(), mapped.ravel())
         candidates[index] = replace(candidate, accelerator=way)
-        if wanted is not None:
-            there = mixture.at(wanted.reshape(here.shape), em.take(own), [len(own)])
-            if not mixture.collapsed(there).any():
-                proposed = proposed.put(own, there)
-                candidates[index] = replace(candidates[index], fallback=em.take(own))
+        there = target if wanted is None else mixture.at(wanted.reshape(x.shape), target, [len(own)])
+        if there is not step and not mixture.collapsed(there).any():
+            proposed = proposed.put(own, there)
+            candidates[index] = replace(candidates[index], fallback=step)
     return replace(state, candidates=tuple(candidates), parameters=proposed)
 
 
@@ -191,9 +207,12 @@ def _judged(state: State, index: int, objective: float, log_likelihood: float, o
             assert candidate.accelerator is not None
             lost = Rejected(len(candidate.objectives), objective, log_likelihood)
             return replace(
-                candidate, rejected=(*candidate.rejected, lost), accelerator=candidate.accelerator.rejected()
+                candidate,
+                rejected=(*candidate.rejected, lost),
+                accelerator=candidate.accelerator.rejected(),
+                reach=max(candidate.reach // SHORTER, LEAST),
             )
-        candidate = replace(candidate, fallback=None)
+        candidate = replace(candidate, fallback=None, reach=min(candidate.reach * LONGER, N_MAPS))
     objectives = (*candidate.objectives, objective)
     if decreased(objectives):
         raise ObjectiveDecreasedError(
@@ -201,7 +220,7 @@ def _judged(state: State, index: int, objective: float, log_likelihood: float, o
             f"{objective!r} in scan {state.n_scans}: EM cannot do this, so please report it as a bug"
         )
     verdict = judge(objectives, settings.n_weight, settings.tol, settings.max_iter - len(candidate.rejected))
-    if verdict is Verdict.TOLERANCE and settings.acceleration is not None and not settled(objectives, settings):
+    if verdict is Verdict.TOLERANCE and settings.acceleration is not None and not _settled(objectives, settings):
         verdict = Verdict.RUNNING
     return replace(
         candidate,
@@ -212,7 +231,7 @@ def _judged(state: State, index: int, objective: float, log_likelihood: float, o
     )
 
 
-def settled(objectives: Sequence[float], settings: Settings) -> bool:
+def _settled(objectives: Sequence[float], settings: Settings) -> bool:
     """Whether the last two gains were within tol: accelerated steps are uneven, so a single small one says little."""
     return objectives[-2] - objectives[-3] <= settings.tol * settings.n_weight
 

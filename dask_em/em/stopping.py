@@ -24,13 +24,14 @@ class Verdict(StrEnum):
 
     RUNNING = "still improving"
     TOLERANCE = "converged: the last change and the predicted remaining gain per row are within tol"
+    ANTICIPATED = "converged: the gain per row that a sample of the rows predicts is within tol"
     ROUNDING = "converged: further changes are lost in rounding"
     MAX_ITER = "stopped at max_iter before the stopping rule was met"
     COLLAPSED = "dropped: a component collapsed"
 
     @property
     def converged(self) -> bool:
-        return self in (Verdict.TOLERANCE, Verdict.ROUNDING)
+        return self in (Verdict.TOLERANCE, Verdict.ANTICIPATED, Verdict.ROUNDING)
 
 
 def decreased(objectives: Sequence[float]) -> bool:

@@ -20,7 +20,9 @@ SHARED = """prior : "weak" or None, default "weak"
         How to go faster than EM where it creeps, as with overlapping components: squared extrapolation (Varadhan and Roland 2008) or damped Anderson
         acceleration (Henderson and Varadhan 2019), the faster of the two. A proposal that would lower the objective is taken back, which costs one scan. None is plain EM.
     n_init : int, default 1
-        Starts; all advance in the same scans of the table, and the best objective wins.
+        Starts; all advance in the same scans of the table, and the best objective wins. From 65,536 rows on they run on a sample of 16,384 in memory; the
+        best of each number of components goes on with all rows, and another one too if it is a different optimum that the sample cannot tell from it
+        (three standard errors). A larger sample then anticipates where each scan leads, so that a handful of scans are enough.
     init : "kmeans++", "random", or (n,) integer labels from 0 to n_components - 1, default "kmeans++"
         How rows of a sample are grouped to start from: around centres drawn by k-means++, or around random rows. With labels EM starts with the
         M-step on them. What the *_init parameters give goes before.
@@ -41,7 +43,7 @@ FITTED = """weights_ : (k,) mixing weights
     n_scans_ : int
         Passes over the table, the profile included.
     history_ : DataFrame
-        Objective and log-likelihood of every start after every step, and whether the step was accepted.
+        Objective and log-likelihood of every start after every step, by stage (a sample, or all rows), and whether the step was accepted.
     n_features_in_, feature_names_in_ : as in scikit-learn
     model_ : FittedMixture
         The fitted model without scikit-learn: what is saved, and what scores rows."""

@@ -61,9 +61,12 @@ class Executor(Protocol):
         """A handle of a value."""
 
     def fold(
-        self, blocks: Any, ask: Callable[[Any], Callable[[Any], Any]], tell: Callable[[Any, Any], Any], state: Any
+        self, blocks: Any, ask: Callable[[Any], Callable[[Any], Any]], tell: Callable[..., Any], state: Any, *known: Any
     ) -> Any:
-        """One scan: the handle of tell(state, sum over all blocks of ask(state)(block))."""
+        """One scan: the handle of tell(state, sum over all blocks of ask(state)(block), *known); what is `known` by its handles stays at the root."""
+
+    def then(self, handle: Any, function: Callable[[Any], Any]) -> Any:
+        """The handle of function(value)."""
 
     def look(self, handle: Any, function: Callable[[Any], Any]) -> Any:
         """function(value), brought here."""

@@ -133,11 +133,15 @@ class DaskExecutor:
         self,
         blocks: list[tuple[int, Future]],
         ask: Callable[[Any], Callable[[Any], Any]],
-        tell: Callable[[Any, Any], Any],
+        tell: Callable[..., Any],
         state: Any,
+        *known: Any,
     ) -> Future:
         parts = [self._submit(_walk, ask, state, own, first) for first, own in blocks]
-        return self._submit(_root, tell, state, parts)
+        return self._submit(_root, tell, state, parts, *known)
+
+    def then(self, handle: Any, function: Callable[[Any], Any]) -> Future:
+        return self._submit(function, handle)
 
     def look(self, handle: Any, function: Callable[[Any], Any]) -> Any:
         return self._submit(function, handle).result()
@@ -195,6 +199,6 @@ def _walk(ask: Callable[[Any], Callable[[Any], Any]], state: Any, blocks: Sequen
     return nodes
 
 
-def _root(tell: Callable[[Any, Any], Any], state: Any, parts: Sequence[dict[Any, Any]]) -> Any:
+def _root(tell: Callable[..., Any], state: Any, parts: Sequence[dict[Any, Any]], *known: Any) -> Any:
     with single_blas():
-        return tell(state, total(join(parts)))
+        return tell(state, total(join(parts)), *known)

@@ -55,7 +55,12 @@ class LocalExecutor:
         return value
 
     def fold(
-        self, blocks: _Blocks, ask: Callable[[Any], Callable[[Any], Any]], tell: Callable[[Any, Any], Any], state: Any
+        self,
+        blocks: _Blocks,
+        ask: Callable[[Any], Callable[[Any], Any]],
+        tell: Callable[..., Any],
+        state: Any,
+        *known: Any,
     ) -> Any:
         with single_blas():
             step = ask(state)
@@ -69,7 +74,10 @@ class LocalExecutor:
                 for value in values:
                     insert(nodes, (0, block), value)
                     block += 1
-            return tell(state, total(nodes))
+            return tell(state, total(nodes), *known)
+
+    def then(self, handle: Any, function: Callable[[Any], Any]) -> Any:
+        return function(handle)
 
     def look(self, handle: Any, function: Callable[[Any], Any]) -> Any:
         return function(handle)

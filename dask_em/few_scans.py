@@ -1,0 +1,189 @@
+"""Few scans of a large table: starts run on a sample in memory, the best go on with all rows, and a larger sample tells where each scan leads.
+
+    profile (1 scan) -> its sample of 16,384 rows: all starts of all sizes, to a loose tolerance
+                     -> survivors: one scan of all rows, which also takes the rows of the larger sample along
+                     -> solve on that sample, corrected; scan; until the gain that it predicts is within tol       (em/coarse.py)
+
+A start survives if it is the best of its size, or another optimum whose log density per row is not lower by more than three standard errors of that difference on the sample; two of a size at
+most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dask_em.data.columns import row_hash
+from dask_em.data.profile import SAMPLE_ROWS
+from dask_em.em import loop
+from dask_em.em.coarse import Coarse
+from dask_em.execution.base import Executor, Unit
+from dask_em.execution.local import LocalExecutor
+from dask_em.mixture import Mixture, Parameters
+from dask_em.scan import Block, PatternSums, Sums
+
+WORTHWHILE_ROWS = 4 * SAMPLE_ROWS
+"""Smaller tables are their own sample."""
+
+COARSE_SHARE, COARSE_ROWS, COARSE_BYTES = 8, 1 << 16, 1 << 25
+"""The larger sample is an eighth of the rows, at least 65,536, or as many as 32 MB hold."""
+
+LOOSE = 1e-4
+"""Tolerance of the starts on the sample: its optimum is not that of all rows in any case."""
+
+SAME = 0.02
+"""Root mean square difference of log densities below which two starts have found the same optimum."""
+
+SURVIVORS = 2
+"""Starts of one size that go on at most."""
+
+
+def run_on_sample(
+    mixture: Mixture, block: Block, sizes: Sequence[int], start: Parameters, settings: loop.Settings
+) -> tuple[loop.Candidate, ...]:
+    """All starts on a sample in memory, accelerated."""
+    weight = float(block.weight.sum())
+    own = replace(mixture, patterns=None)
+    rules = replace(settings, mixture=own, n_weight=weight, tol=max(settings.tol, LOOSE), acceleration="daarem")
+    state = loop.start(rules, sizes, start)
+    executor = LocalExecutor(1)
+    blocks = executor.open([Unit((), block.n_rows, 0, 1)], lambda unit, pieces: [block])
+    while not state.done:
+        state = executor.fold(blocks, loop.ask, loop.tell, state)
+    return state.candidates
+
+
+def survivors(candidates: Sequence[loop.Candidate], mixture: Mixture, block: Block) -> list[int]:
+    """The starts that go on with all rows, see above; those of each size side by side, in the order of the starts."""
+    own = replace(mixture, patterns=None)
+    kept: list[int] = []
+    for k in dict.fromkeys(c.n_components for c in candidates):
+        alive = [i for i, c in enumerate(candidates) if c.n_components == k and c.parameters is not None]
+        alive.sort(key=lambda i: -candidates[i].objectives[-1])
+        densities: list[NDArray[np.float64]] = []
+        chosen: list[int] = []
+        for i in alive:
+            parameters = candidates[i].parameters
+            assert parameters is not None
+            density = own.posterior(parameters, block)[1]
+            if not chosen or (_may_be_better(densities[0], density, block) and not _known(densities, density, block)):
+                chosen.append(i)
+                densities.append(density)
+            if len(chosen) == SURVIVORS:
+                break
+        kept += sorted(chosen)
+    return kept
+
+
+def _may_be_better(best: NDArray[np.float64], other: NDArray[np.float64], block: Block) -> bool:
+    share = block.weight / block.weight.sum()
+    mean = float(share @ (best - other))
+    error = np.sqrt(float(share @ (best - other - mean) ** 2) / block.n_rows)
+    return mean <= 3.0 * error
+
+
+def _known(densities: Sequence[NDArray[np.float64]], other: NDArray[np.float64], block: Block) -> bool:
+    share = block.weight / block.weight.sum()
+    return any(float(share @ (one - other) ** 2) <= SAME**2 for one in densities)
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Sums over rows, and some of these rows; adds up."""
+
+    sums: PatternSums | Sums
+    blocks: tuple[Block, ...]
+
+    def __add__(self, other: Sampled) -> Sampled:
+        return Sampled(self.sums + other.sums, self.blocks + other.blocks)  # type: ignore[operator]
+
+
+def coarse_rows(rows: int, block: Block) -> int:
+    """How many rows the larger sample should have."""
+    width = sum(len(v) for v in block.values) + 2
+    return min(max(rows // COARSE_SHARE, COARSE_ROWS), COARSE_BYTES // (8 * width))
+
+
+def ask_and_sample(state: loop.State, share: float) -> Callable[[Block], Sampled]:
+    """As `loop.ask`, and a share of each block's rows, chosen by a hash of what they hold."""
+    step = loop.ask(state)
+    return lambda block: Sampled(step(block), (some_rows(block, share),))
+
+
+def tell_and_keep(state: loop.State, total: Sampled) -> tuple[loop.State, Coarse]:
+    """As `loop.tell`, and the sample that came along."""
+    blocks = merged(total.blocks)
+    coarse = Coarse(blocks, state.settings.n_weight / sum(float(b.weight.sum()) for b in blocks))
+    return loop.tell(state, total.sums, coarse), coarse
+
+
+def some_rows(block: Block, share: float) -> Block:
+    """The rows whose contents hash below a share of all hashes: the same ones however the table is cut."""
+    columns = [
+        np.ascontiguousarray(own + 0.0).view(np.uint64) if own.dtype.kind == "f" else own.astype(np.uint64)
+        for values in block.values
+        for own in values
+    ]
+    hashes = row_hash(columns, block.n_rows)
+    rows = np.flatnonzero((hashes < np.uint64(min(share, 1.0) * (2**64 - 2**11))) & (block.weight > 0))
+    return _taken(block, rows)
+
+
+def merged(blocks: Sequence[Block]) -> tuple[Block, ...]:
+    """One block of all rows, where they know the same patterns."""
+    first = blocks[0]
+    if any(b.observed.shape != first.observed.shape or (b.observed != first.observed).any() for b in blocks):
+        return tuple(b for b in blocks if b.n_rows)
+    which = np.concatenate([_pattern_of(b) for b in blocks])
+    order = np.argsort(which, kind="stable")
+    values = tuple(np.concatenate(parts, axis=1)[:, order] for parts in zip(*(b.values for b in blocks)))
+    weight, base = (np.concatenate([getattr(b, name) for b in blocks])[order] for name in ("weight", "base"))
+    return (Block(values, weight, base, first.observed, _runs(which[order], len(first.observed))),)
+
+
+def _taken(block: Block, rows: NDArray[np.int64]) -> Block:
+    which = _pattern_of(block)[rows]
+    values = tuple(np.take(v, rows, axis=1) for v in block.values)
+    return Block(values, block.weight[rows], block.base[rows], block.observed, _runs(which, len(block.observed)))
+
+
+def _pattern_of(block: Block) -> NDArray[np.int64]:
+    return np.repeat(np.arange(len(block.observed)), np.diff(block.runs))
+
+
+def _runs(which: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(np.bincount(which, minlength=n))]).astype(np.int64)
+
+
+def scan_with_sample(
+    executor: Executor,
+    blocks: Any,
+    start: loop.State,
+    share: float,
+    on_progress: Callable[[loop.Progress], None] | None,
+) -> loop.State:
+    """Scan until all candidates have stopped; the first scan brings the larger sample along."""
+    state = executor.put(start)
+    coarse = None
+    record = executor.look(state, loop.progress)
+    while not record.done:
+        if coarse is None:
+            both = executor.fold(blocks, partial(ask_and_sample, share=share), tell_and_keep, state)
+            state, coarse = executor.then(both, itemgetter(0)), executor.then(both, itemgetter(1))
+        else:
+            state = executor.fold(blocks, loop.ask, loop.tell, state, coarse)
+        record = executor.look(state, loop.progress)
+        if on_progress is not None:
+            on_progress(record)
+    final: loop.State = executor.look(state, _identity)
+    return final
+
+
+def _identity(value: Any) -> Any:
+    return value

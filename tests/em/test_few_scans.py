@@ -1,0 +1,139 @@
+"""Starts on a sample, survivors on all rows: as high as plain EM in a handful of scans, whatever the partitions and the executor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dask.dataframe as dd
+import numpy as np
+import pandas as pd
+import pytest
+from distributed import Client, LocalCluster
+from numpy.testing import assert_allclose, assert_array_equal
+
+from dask_em import GaussianMixture, LatentClassAnalysis, MixtureModel
+from dask_em.em.coarse import Coarse, anticipate
+from dask_em.few_scans import merged, some_rows
+from tests.laws.table import CASES, Case
+
+N = 80_000
+
+
+def groups(n: int = N, share: float = 0.0, seed: int = 0) -> pd.DataFrame:
+    """Three overlapping groups in four columns, with holes."""
+    rng = np.random.default_rng(seed)
+    means = np.array([[0.0, 0, 0, 0], [1.5, 1.0, -1.0, 0.5], [-1.0, 1.5, 1.0, 1.0]])
+    which = rng.choice(3, n, p=[0.5, 0.3, 0.2])
+    X = means[which] + rng.normal(size=(n, 4)) * np.array([1.0, 0.7, 1.2])[which][:, None]
+    X[:, 1] += 0.5 * X[:, 0]
+    X[rng.random(X.shape) < share] = np.nan
+    return pd.DataFrame(X, columns=list("abcd"))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2])
+@pytest.mark.parametrize("covariance_type", ["full", "diag", "EVE"])
+def test_as_high_as_plain_em_in_a_handful_of_scans(covariance_type: str, share: float, monkeypatch: Any) -> None:
+    X = groups(share=share)
+    settings: dict[str, Any] = {"covariance_type": covariance_type, "n_init": 3, "random_state": 0, "max_iter": 3000}
+    few = GaussianMixture(3, **settings).fit(X)
+    monkeypatch.setattr("dask_em.fitting.WORTHWHILE_ROWS", 10**9)
+    plain = GaussianMixture(3, **settings).fit(X)
+    assert few.converged_
+    assert few.n_scans_ <= 8 < plain.n_scans_
+    assert few.log_likelihood_ >= plain.log_likelihood_ - 2e-5 * N
+    assert_allclose(few.means_, plain.means_, atol=0.05)
+    trace = few.history_[(few.history_["stage"] == "all rows") & few.history_["accepted"]]
+    for _, own in trace.groupby("candidate"):
+        assert (np.diff(own["objective"]) >= 0).all()
+    assert set(few.history_["stage"]) == {"sample", "all rows"}
+    assert few.history_[few.history_["stage"] == "sample"]["candidate"].nunique() == 3
+
+
+@pytest.mark.filterwarnings("ignore::dask_em.errors.ConvergenceWarning")  # whether the hundred steps were enough
+def test_mixed_columns_and_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    X = groups(share=0.1)
+    X["kind"] = np.where(rng.random(N) < 0.5, np.where(X["a"].fillna(0) > 0, "x", "y"), "z")
+    X["count"] = rng.poisson(2 + np.exp(X["b"].fillna(0).clip(-2, 2)))
+    weight = rng.integers(1, 4, N).astype(float)
+    roles: dict[str, Any] = {"gaussian": list("abcd"), "categorical": ["kind"], "poisson": ["count"]}
+    model = MixtureModel(3, **roles, random_state=0).fit(X, sample_weight=weight)
+    assert model.converged_
+    assert model.n_scans_ <= 10
+    # From where it ended, plain EM gains next to nothing.
+    fitted = model.model_
+    further = MixtureModel(3, **roles, max_iter=100, tol=1e-9)
+    monkeypatch.setattr(type(further), "_has_given", lambda self: True)
+    monkeypatch.setattr(type(further), "_start", lambda self, *_, **__: fitted.parameters)
+    further.fit(X, sample_weight=weight)
+    assert further.n_iter_ > 1
+    assert model.log_likelihood_ >= further.log_likelihood_ - 1e-5 * weight.sum()
+
+
+def test_identical_rows_are_solved_on_their_sample() -> None:
+    """Few distinct rows: the sample holds them all, so the first scan of all rows confirms what was found there."""
+    rng = np.random.default_rng(0)
+    group = rng.random(N) < 0.4
+    chances = np.where(group[:, None], [0.9, 0.8, 0.7, 0.9, 0.8], [0.2, 0.3, 0.1, 0.2, 0.4])
+    X = pd.DataFrame((rng.random((N, 5)) < chances).astype(int), columns=list("abcde"))
+    model = LatentClassAnalysis(2, random_state=0).fit(X)
+    cells = X.value_counts()
+    same = LatentClassAnalysis(2, random_state=0, tol=1e-10, max_iter=5000).fit(
+        cells.index.to_frame(index=False), sample_weight=cells.to_numpy()
+    )
+    assert model.n_scans_ <= 5
+    assert model.log_likelihood_ == pytest.approx(same.log_likelihood_, abs=1e-6 * N)
+
+
+def test_order_and_partitions_do_not_matter() -> None:
+    X = groups()
+    one = GaussianMixture(3, random_state=0).fit(X)
+    other = GaussianMixture(3, random_state=0).fit(X.sample(frac=1.0, random_state=1))
+    assert other.n_scans_ <= 8
+    assert_allclose(other.means_, one.means_, atol=1e-2)
+
+
+def test_a_cluster_finds_the_same() -> None:
+    X = groups()
+    here = GaussianMixture(3, random_state=0).fit(X)
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        frame = GaussianMixture(3, random_state=0, executor=client).fit(X)
+        lazy = GaussianMixture(3, random_state=0, executor=client).fit(dd.from_pandas(X, npartitions=5))
+    assert_array_equal(frame.means_, here.means_)
+    assert frame.n_scans_ == here.n_scans_
+    assert_allclose(lazy.means_, here.means_, atol=1e-2)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_a_sample_that_is_the_table_finds_its_optimum(case: Case) -> None:
+    """With all rows as the sample there is nothing to correct, so one solve is the fit."""
+    model = case.model(case.table(np.random.default_rng(7), 400), "weak")
+    block = model.block
+    coarse = Coarse((block,), 1.0)
+    start = model.start([2])
+    sums = coarse.sums(model.mixture, start)
+    ahead = anticipate(coarse, model.mixture, start, sums, 1e-6)
+    assert ahead is not None
+    assert ahead.gain >= 0
+    there = coarse.sums(model.mixture, ahead.parameters)
+    gained = (there.log_likelihood + model.mixture.log_prior(ahead.parameters, [2])) - (
+        sums.log_likelihood + model.mixture.log_prior(start, [2])
+    )
+    assert gained[0] == pytest.approx(ahead.gain, abs=1e-6)
+    after = model.mixture.m_step(there, ahead.parameters, [2])
+    step = coarse.sums(model.mixture, after).log_likelihood + model.mixture.log_prior(after, [2])
+    assert step[0] - (there.log_likelihood + model.mixture.log_prior(ahead.parameters, [2]))[0] <= 1e-4
+
+
+def test_the_sample_is_the_same_however_rows_are_cut() -> None:
+    case = next(c for c in CASES if c.name == "product")
+    model = case.model(case.table(np.random.default_rng(3), 500), "weak")
+    whole = merged([some_rows(model.block, 0.3)])[0]
+    cut = merged([some_rows(b, 0.3) for b in model.blocks(4)])[0]
+    assert 90 < whole.n_rows < 210
+    assert_array_equal(whole.runs, cut.runs)
+    for one, two in zip(whole.values, cut.values, strict=True):
+        assert_array_equal(one, two)

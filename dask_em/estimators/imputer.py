@@ -20,7 +20,7 @@ from dask_em import fitting, normal_fitting
 from dask_em.data.gather import Bootstrap
 from dask_em.data.keys import KeySet, check_keys, row_keys
 from dask_em.data.profile import Profile, profile
-from dask_em.data.reading import read_rows
+from dask_em.data.reading import prepared, read_rows
 from dask_em.data.schema import Design, indicator
 from dask_em.data.sources import FramePiece, Source, open_source
 from dask_em.em.loop import Progress
@@ -240,7 +240,8 @@ class Imputer(BaseEstimator):
             probits: tuple[Probits, ...] = ()
             if fit.schema.cuts:
                 fitted = {i: c.parameters.parts[0] for i, c in enumerate(fit.candidates) if c.parameters is not None}
-                probits = fit_probits(source, fit.schema, fitted, bootstrap, found.sample, executor)
+                sample = prepared(found.sample, fit.schema.design)
+                probits = fit_probits(source, fit.schema, fitted, bootstrap, sample, executor)
                 n_scans += 1
         else:
             settings, sizes = self._mixture_settings(bootstrap)

@@ -42,6 +42,19 @@ def test_other_types_are_refused_and_empty_columns_are_missing() -> None:
     assert imputer.transform(NEW.assign(c=None))["y"].nunique() == 1
 
 
+def test_ordered_columns_follow_from_categories_that_predict() -> None:
+    complete = table(2000)
+    rng = np.random.default_rng(1)
+    complete["yes"] = pd.array((complete["c"] == "b") ^ (rng.random(2000) < 0.1), dtype="boolean")
+    complete.loc[rng.random(2000) < 0.3, "yes"] = pd.NA
+    done = (
+        Imputer(predictors=["c"], columns=["x", "yes"], n_replicates=2, random_state=0).fit(complete).draw(complete)[0]
+    )
+    shares = done[complete["yes"].isna()].groupby("c")["yes"].mean()
+    assert shares["a"] == pytest.approx(0.1, abs=0.06)
+    assert shares["b"] == pytest.approx(0.9, abs=0.06)
+
+
 def test_a_saved_imputer_knows_all_levels(tmp_path: Path) -> None:
     imputer = Imputer(predictors=["c"], n_replicates=2, random_state=0).fit(table())
     save(imputer, tmp_path / "model")

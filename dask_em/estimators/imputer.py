@@ -41,6 +41,7 @@ from dask_em.estimators.normal import MultivariateNormal
 from dask_em.estimators.tables import column_names, has_names, to_source
 from dask_em.execution.base import Executor
 from dask_em.execution.choose import is_dask_frame, open_executor
+from dask_em.imputation.collinear import warn_of_collinear
 from dask_em.imputation.complete import complete_arrow, complete_pandas
 from dask_em.imputation.donors import make_donors
 from dask_em.imputation.model import Cells, ImputationModel
@@ -203,6 +204,8 @@ class Imputer(BaseEstimator):
             assert seen is not None
             if seen.keys is not None:
                 seen.keys.check_unique(bootstrap.key)
+            if not self._is_normal(roles):
+                warn_of_collinear(design, seen.profile.sample, executor)
             self._fit(source, design, seen.profile, bootstrap, roles, executor, on_progress)
         self.profile_ = seen.profile
         self.roles_ = roles

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from dask_em import fitting, normal_fitting
@@ -53,7 +53,7 @@ N_COMPONENTS = (1, 2, 3, 4, 5, 6)
 """Numbers of components among which BIC chooses where none is given."""
 
 
-class Imputer(BaseEstimator):
+class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """Fill missing cells by what the observed ones say: their expected values, or draws for multiple imputation.
 
     Parameters

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from scipy import integrate, stats
+from sklearn.pipeline import make_pipeline
 
 import dask_em.data.gather
 from bench.coverage import covered
@@ -247,6 +248,17 @@ def test_arrays_come_back_as_arrays() -> None:
     assert isinstance(done, np.ndarray)
     assert not np.isnan(done).any()
     np.testing.assert_array_equal(done[~np.isnan(X)], X[~np.isnan(X)])
+
+
+def test_an_imputer_is_a_transformer_of_scikit_learn() -> None:
+    table = _pair().set_index(pd.Index(np.arange(500) + 7))
+    imputer = Imputer(n_replicates=0)
+    assert make_pipeline(imputer).fit(table).get_feature_names_out().tolist() == ["x", "y"]
+    expected = imputer.fit_transform(table)
+    done = imputer.set_output(transform="pandas").fit_transform(table.to_numpy())
+    assert done.columns.tolist() == ["x0", "x1"]
+    np.testing.assert_array_equal(done, expected)
+    pd.testing.assert_frame_equal(imputer.fit_transform(table), expected)
 
 
 def test_a_saved_imputer_says_the_same(fitted: tuple[Imputer, pd.DataFrame, pd.DataFrame], tmp_path: Path) -> None:

@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 
 from dask_em.data.columns import row_hash
 from dask_em.data.profile import SAMPLE_ROWS
-from dask_em.em import loop
+from dask_em.em import grid, loop
 from dask_em.em.coarse import Coarse
 from dask_em.execution.base import Executor, Unit
 from dask_em.execution.local import LocalExecutor
 from dask_em.mixture import Mixture, Parameters
-from dask_em.scan import Block, PatternSums, Sums
+from dask_em.scan import Block
 
 WORTHWHILE_ROWS = 4 * SAMPLE_ROWS
 """Smaller tables are their own sample."""
@@ -97,11 +97,11 @@ def _known(densities: Sequence[NDArray[np.float64]], other: NDArray[np.float64],
 class Sampled:
     """Sums over rows, and some of these rows; adds up."""
 
-    sums: PatternSums | Sums
+    sums: grid.Totals
     blocks: tuple[Block, ...]
 
     def __add__(self, other: Sampled) -> Sampled:
-        return Sampled(self.sums + other.sums, self.blocks + other.blocks)  # type: ignore[operator]
+        return Sampled(self.sums + other.sums, self.blocks + other.blocks)
 
 
 def coarse_rows(rows: int, block: Block) -> int:
@@ -110,17 +110,17 @@ def coarse_rows(rows: int, block: Block) -> int:
     return min(max(rows // COARSE_SHARE, COARSE_ROWS), COARSE_BYTES // (8 * width))
 
 
-def ask_and_sample(state: loop.State, share: float) -> Callable[[Block], Sampled]:
-    """As `loop.ask`, and a share of each block's rows, chosen by a hash of what they hold."""
-    step = loop.ask(state)
+def ask_and_sample(states: grid.Grid, share: float) -> Callable[[Block], Sampled]:
+    """As `grid.ask`, and a share of each block's rows, chosen by a hash of what they hold."""
+    step = grid.ask(states)
     return lambda block: Sampled(step(block), (some_rows(block, share),))
 
 
-def tell_and_keep(state: loop.State, total: Sampled) -> tuple[loop.State, Coarse]:
-    """As `loop.tell`, and the sample that came along."""
+def tell_and_keep(states: grid.Grid, total: Sampled) -> tuple[grid.Grid, Coarse]:
+    """As `grid.tell`, and the sample that came along."""
     blocks = merged(total.blocks)
-    coarse = Coarse(blocks, state.settings.n_weight / sum(float(b.weight.sum()) for b in blocks))
-    return loop.tell(state, total.sums, coarse), coarse
+    coarse = Coarse(blocks, states.states[0].settings.n_weight / sum(float(b.weight.sum()) for b in blocks))
+    return grid.tell(states, total.sums, coarse), coarse
 
 
 def some_rows(block: Block, share: float) -> Block:
@@ -161,28 +161,28 @@ def _runs(which: NDArray[np.int64], n: int) -> NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(np.bincount(which, minlength=n))]).astype(np.int64)
 
 
-def scan_with_sample(
+def scan(
     executor: Executor,
     blocks: Any,
-    start: loop.State,
-    share: float,
+    states: Sequence[loop.State],
     on_progress: Callable[[loop.Progress], None] | None,
-) -> loop.State:
-    """Scan until all candidates have stopped; the first scan brings the larger sample along."""
-    state = executor.put(start)
-    coarse = None
-    record = executor.look(state, loop.progress)
+    share: float | None = None,
+) -> tuple[loop.State, ...]:
+    """Scan until all candidates of all models have stopped; with a share of the rows to sample, the first scan brings them along."""
+    state = executor.put(grid.Grid(tuple(states)))
+    coarse: tuple[Any, ...] = ()
+    record = executor.look(state, grid.progress)
     while not record.done:
-        if coarse is None:
+        if share is not None and not coarse:
             both = executor.fold(blocks, partial(ask_and_sample, share=share), tell_and_keep, state)
-            state, coarse = executor.then(both, itemgetter(0)), executor.then(both, itemgetter(1))
+            state, coarse = executor.then(both, itemgetter(0)), (executor.then(both, itemgetter(1)),)
         else:
-            state = executor.fold(blocks, loop.ask, loop.tell, state, coarse)
-        record = executor.look(state, loop.progress)
+            state = executor.fold(blocks, grid.ask, grid.tell, state, *coarse)
+        record = executor.look(state, grid.progress)
         if on_progress is not None:
             on_progress(record)
-    final: loop.State = executor.look(state, _identity)
-    return final
+    final: grid.Grid = executor.look(state, _identity)
+    return final.states
 
 
 def _identity(value: Any) -> Any:

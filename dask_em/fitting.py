@@ -35,7 +35,7 @@ from dask_em.execution.base import Executor, Unit, make_units
 from dask_em.families import Binomial, Categorical, DiagonalGaussian, Family, Gaussian, Poisson
 from dask_em.families.binomial import typical_trials
 from dask_em.families.covariance import FULL, MODELS
-from dask_em.few_scans import WORTHWHILE_ROWS, coarse_rows, run_on_sample, scan_with_sample, survivors
+from dask_em.few_scans import WORTHWHILE_ROWS, coarse_rows, run_on_sample, scan, survivors
 from dask_em.mixture import Mixture, Parameters, stacked
 from dask_em.model import FittedMixture
 from dask_em.priors import WEAK, Prior, check_prior, pseudo_rows
@@ -136,6 +136,84 @@ def fit(
     ConvergenceWarning
         (as a warning) some number or candidate was dropped, or a candidate stopped at max_iter.
     """
+    table = open_table(source, design, settings, n_components, executor, on_progress, found)
+    (result,) = table.fit([settings], n_components)
+    _warn(result, n_components, settings)
+    m = settings.bootstrap.n_replicates
+    return table.refit(result, settings, m) if m else result
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that can be scanned again and again: profiled, its schema fixed, its blocks where the work is done."""
+
+    executor: Executor
+    blocks: Any
+    schema: Schema
+    profile: Profile
+    on_progress: Callable[[loop.Progress], None] | None
+
+    def fit(self, models: Sequence[Settings], n_components: Sequence[int]) -> list[Fit]:
+        """Fit every model with every number of components that the table can carry, all in the same scans."""
+        n_components = _within(n_components, self.profile)
+        few = self.profile.rows >= WORTHWHILE_ROWS and all(m.given is None and m.init != "labels" for m in models)
+        mixtures = [make_mixture(self.schema, self.profile, m) for m in models]
+        states, sampled = [], []
+        for mixture, model in zip(mixtures, models):
+            sizes = [k for k in n_components for _ in range(model.n_init)]
+            rules = self.rules(mixture, model)
+            start = _start(self.schema, mixture, self.profile, model, sizes) if model.init != "labels" else None
+            tried: tuple[loop.Candidate, ...] = ()
+            if few:
+                assert start is not None
+                sample = encode_sample(self.profile.sample, _by_itself(self.schema, model))
+                tried = run_on_sample(mixture, sample, sizes, start, rules)
+                kept = [tried[i] for i in survivors(tried, mixture, sample)]
+                sizes, rules = [c.n_components for c in kept], replace(rules, acceleration="daarem")
+                start = stacked([c.parameters for c in kept]) if kept else None
+            states.append(loop.start(rules, sizes, start))
+            sampled.append(tried)
+        share = None
+        if few:
+            width = encode_sample(self.profile.sample.slice(0, 1), self.schema)
+            share = coarse_rows(self.profile.rows, width) / self.profile.rows
+        done = scan(self.executor, self.blocks, states, self.on_progress, share)
+        n_scans = 1 + max(s.n_scans for s in done)
+        return [
+            Fit(_by_itself(self.schema, model), mixture, self.profile, s.candidates or tried, n_scans, sampled=tried)
+            for model, mixture, s, tried in zip(models, mixtures, done, sampled)
+        ]
+
+    def refit(self, found: Fit, settings: Settings, m: int) -> Fit:
+        """The best candidate of all, fitted again to each bootstrap replicate, from where it is."""
+        best = found.smallest_bic()
+        assert best.parameters is not None
+        start = best.parameters.take(np.tile(np.arange(best.n_components), m))
+        rules = replace(self.rules(found.mixture, settings), replicated=True)
+        (again,) = scan(
+            self.executor, self.blocks, [loop.start(rules, [best.n_components] * m, start)], self.on_progress
+        )
+        return replace(found, replicates=again.candidates, n_scans=found.n_scans + again.n_scans)
+
+    def rules(self, mixture: Mixture, settings: Settings) -> loop.Settings:
+        return loop.Settings(
+            mixture, self.profile.weight, settings.tol, settings.max_iter, acceleration=settings.acceleration
+        )
+
+
+def open_table(
+    source: Source,
+    design: Design,
+    settings: Settings,
+    n_components: Sequence[int],
+    executor: Executor,
+    on_progress: Callable[[loop.Progress], None] | None = None,
+    found: Profile | None = None,
+) -> Table:
+    """Profile a table, check that it can carry a model of the smallest size, and make its blocks ready.
+
+    Of `settings` matters what rows hold: missing cells that are expected, and bootstrap replicates.
+    """
     for k in n_components:
         if k < 1:
             raise ConfigurationError("n_components must be at least 1")
@@ -144,63 +222,13 @@ def fit(
         found = profile_source(source, design, executor)
     check_table(found, design, min(n_components))
     assert found is not None
-    n_components = _within(n_components, found)
     schema = make_schema(design, found)
-    mixture = make_mixture(schema, found, settings)
-    sizes = [k for k in n_components for _ in range(settings.n_init)]
-    parameters = None
-    if settings.init != "labels":
-        parameters = _start(schema, mixture, found, settings, sizes)
-    n_patterns = 1 if mixture.patterns is None else len(mixture.patterns)
-    units = make_units(source.pieces, found.piece_rows, n_patterns)
-    encode = partial(_encode, schema, mixture.patterns, settings.missing == "expected", settings.bootstrap)
-    blocks = executor.open(units, encode)
-    rules = loop.Settings(mixture, found.weight, settings.tol, settings.max_iter, acceleration=settings.acceleration)
-    sampled: tuple[loop.Candidate, ...] = ()
-    if parameters is not None and settings.given is None and found.rows >= WORTHWHILE_ROWS:
-        sample = encode_sample(found.sample, schema)
-        sampled = run_on_sample(mixture, sample, sizes, parameters, rules)
-        kept = [sampled[i] for i in survivors(sampled, mixture, sample)]
-        sizes = [c.n_components for c in kept]
-        if kept:
-            share = coarse_rows(found.rows, sample) / found.rows
-            begin = loop.start(replace(rules, acceleration="daarem"), sizes, stacked([c.parameters for c in kept]))
-            final = scan_with_sample(executor, blocks, begin, share, on_progress)
-            result = Fit(schema, mixture, found, final.candidates, 1 + final.n_scans, sampled=sampled)
-        else:
-            result = Fit(schema, mixture, found, sampled, 1)
-    else:
-        final = _run(executor, blocks, loop.start(rules, sizes, parameters), on_progress)
-        result = Fit(schema, mixture, found, final.candidates, 1 + final.n_scans)
-    _warn(result, n_components, settings)
-    m = settings.bootstrap.n_replicates
-    if not m:
-        return result
-    best = result.smallest_bic()
-    assert best.parameters is not None
-    start = best.parameters.take(np.tile(np.arange(best.n_components), m))
-    state = loop.start(replace(rules, replicated=True), [best.n_components] * m, start)
-    again = _run(executor, blocks, state, on_progress)
-    return replace(result, replicates=again.candidates, n_scans=result.n_scans + again.n_scans)
-
-
-def _run(
-    executor: Executor, blocks: Any, start: loop.State, on_progress: Callable[[loop.Progress], None] | None
-) -> loop.State:
-    """Scan until all candidates have stopped."""
-    state = executor.put(start)
-    record = executor.look(state, loop.progress)
-    while not record.done:
-        state = executor.fold(blocks, loop.ask, loop.tell, state)
-        record = executor.look(state, loop.progress)
-        if on_progress is not None:
-            on_progress(record)
-    final: loop.State = executor.look(state, _identity)
-    return final
-
-
-def _identity(value: Any) -> Any:
-    return value
+    patterns = _patterns(schema, found)
+    units = make_units(source.pieces, found.piece_rows, 1 if patterns is None else len(patterns))
+    blocks = executor.open(
+        units, partial(_encode, schema, patterns, settings.missing == "expected", settings.bootstrap)
+    )
+    return Table(executor, blocks, schema, found, on_progress)
 
 
 def profile_source(source: Source, design: Design, executor: Executor) -> Profile:
@@ -309,12 +337,20 @@ def make_mixture(schema: Schema, found: Profile, settings: Settings) -> Mixture:
             for name, _ in design.binomial
         )
         families.append(Binomial(margins, prior, settings.missing, _trials(found, design)))
-    patterns = (
-        found.masks(len(design.gaussian))
-        if design.gaussian and design.pattern
-        else np.ones((1, len(design.gaussian)), bool)
-    )
-    return Mixture(tuple(families), patterns, settings.fix_weights)
+    return Mixture(tuple(families), _patterns(schema, found), settings.fix_weights)
+
+
+def _patterns(schema: Schema, found: Profile) -> NDArray[np.bool_] | None:
+    """The masks by which rows are grouped."""
+    d = len(schema.design.gaussian)
+    return found.masks(d) if d and schema.design.pattern else np.ones((1, d), bool)
+
+
+def _by_itself(schema: Schema, settings: Settings) -> Schema:
+    """The schema that the rows of one model would have: grouped by pattern only where its columns depend on each other."""
+    design = schema.design
+    full = covariance_model(settings.covariance_type) in FULL
+    return replace(schema, design=replace(design, pattern=design.pattern and full))
 
 
 def _trials(found: Profile, design: Design) -> tuple[tuple[tuple[int, ...], int], ...]:
@@ -341,7 +377,7 @@ def covariance_model(name: str) -> str:
 
 def _start(schema: Schema, mixture: Mixture, found: Profile, settings: Settings, sizes: Sequence[int]) -> Parameters:
     """Stacked starting parameters from the profile's sample."""
-    block = encode_sample(found.sample, schema)
+    block = encode_sample(found.sample, _by_itself(schema, settings))
     if settings.given is not None:
         return settings.given(schema, mixture, block)
     labels = []

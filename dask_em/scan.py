@@ -116,6 +116,8 @@ class _Centred:
 
     def values(self, block: Block, observed: Mask, rows: slice) -> NDArray[Any]:
         values = block.values[self.index][:, rows] - self.origin[:, None]
+        if self.family.in_patterns:
+            values[~observed] = np.nan
         return values * observed[:, None] if self.family.by_pattern else values
 
 
@@ -211,12 +213,24 @@ class Tile:
         self.scorer, self.block, self.rows = scorer, block, rows
         self.features = _buffer("features", q, width)[:, :n]
         self.scores = _buffer("scores", n_components, width)[:, :n]
-        self.features[0] = 1.0
-        for index, family, own in scorer.columns:
-            family.features(block.values[index][:, rows], self.features[own])
         first, last = np.searchsorted(runs, [rows.start, rows.stop - 1], side="right") - 1
         edges = np.minimum(np.maximum(runs[first : last + 2] - rows.start, 0), n).tolist()
         self.pieces = [(p, slice(a, b)) for p, a, b in zip(range(first, last + 1), edges, edges[1:]) if b > a]
+        self.features[0] = 1.0
+        for index, family, own in scorer.columns:
+            values = block.values[index][:, rows]
+            if family.in_patterns:
+                values = self._with_holes(values)
+            family.features(values, self.features[own])
+
+    def _with_holes(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Rows that were grouped by pattern for another model have 0 where a cell is missing: NaN again."""
+        holes = [(p, own) for p, own in self.pieces if not self.scorer.observed[p].all()]
+        if holes:
+            values = values.copy()
+            for p, own in holes:
+                values[~self.scorer.observed[p], own] = np.nan
+        return values
 
     def score(self, centred: list[_Centred]) -> None:
         """scores = log π_k + log p(x | k), without the row's base measure."""

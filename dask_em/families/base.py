@@ -73,6 +73,9 @@ class Family(Protocol):
     by_pattern: bool
     """Whether rows must be grouped by the mask of this family's columns (columns depend on each other)."""
 
+    in_patterns: bool
+    """Whether its rows may be grouped by the mask of its columns for another model, with 0 in the place of NaN."""
+
     @property
     def n_columns(self) -> int: ...
 
@@ -132,6 +135,7 @@ class Plain:
     """What a family is when its columns are independent given the component: no patterns, no own origin."""
 
     by_pattern = False
+    in_patterns = False
 
     def lift(self, params: Any, plan: Plan, observed: Mask, weight: Array, sums: Array) -> Array:
         return sums.sum(axis=0)

@@ -49,6 +49,8 @@ class DiagonalGaussian(Plain):
     scale: tuple[float, ...]
     prior: float = 0.0
 
+    in_patterns = True
+
     @property
     def n_columns(self) -> int:
         return len(self.scale)

@@ -65,6 +65,7 @@ class Gaussian:
     scale: tuple[float, ...] = ()
 
     by_pattern = True
+    in_patterns = False
 
     @cached_property
     def _triangle(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

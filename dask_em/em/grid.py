@@ -1,0 +1,58 @@
+"""Several models in the same scans: a loop each, asked together and told together.
+
+Models that differ in more than their number of components, such as covariance models, cannot lie on one axis. They share the reading of rows instead: `ask` gives one function from a block to the
+sums of all of them, `tell` hands each loop its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dask_em.em import loop
+from dask_em.em.coarse import Coarse
+from dask_em.scan import Block
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The loops of several models."""
+
+    states: tuple[loop.State, ...]
+
+    @property
+    def done(self) -> bool:
+        return all(s.done for s in self.states)
+
+
+@dataclass(frozen=True)
+class Totals:
+    """The sums of each loop that is running; adds up."""
+
+    each: tuple[Any, ...]
+
+    def __add__(self, other: Totals) -> Totals:
+        return Totals(tuple(a + b for a, b in zip(self.each, other.each, strict=True)))
+
+
+def ask(grid: Grid) -> Callable[[Block], Totals]:
+    """What to evaluate on every block in the next scan."""
+    steps = [loop.ask(s) for s in grid.states if not s.done]
+    return lambda block: Totals(tuple(step(block) for step in steps))
+
+
+def tell(grid: Grid, total: Totals, coarse: Coarse | None = None) -> Grid:
+    """Hand each loop its sums."""
+    each = iter(total.each)
+    return Grid(tuple(s if s.done else loop.tell(s, next(each), coarse) for s in grid.states))
+
+
+def progress(grid: Grid) -> loop.Progress:
+    """Look at a grid from afar: how many candidates run, and the best of all."""
+    records = [loop.progress(s) for s in grid.states]
+    best = max(records, key=lambda r: r.objective if np.isfinite(r.objective) else -np.inf)
+    scan, running = max(r.scan for r in records), sum(r.candidates for r in records)
+    return loop.Progress(scan, running, best.objective, best.change, grid.done)

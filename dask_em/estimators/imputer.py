@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
@@ -22,7 +21,7 @@ from dask_em.data.keys import KeySet, check_keys, row_keys
 from dask_em.data.profile import Profile, profile
 from dask_em.data.reading import prepared, read_rows
 from dask_em.data.schema import Design, indicator
-from dask_em.data.sources import FramePiece, Source, open_source
+from dask_em.data.sources import Source, open_source
 from dask_em.em.loop import Progress
 from dask_em.em.stopping import Verdict
 from dask_em.errors import ConfigurationError, DataError
@@ -42,12 +41,22 @@ from dask_em.estimators.tables import column_names, has_names, to_source
 from dask_em.execution.base import Executor
 from dask_em.execution.choose import is_dask_frame, open_executor
 from dask_em.imputation.collinear import warn_of_collinear
-from dask_em.imputation.complete import complete_arrow, complete_pandas
+from dask_em.imputation.complete import complete_pandas
 from dask_em.imputation.donors import make_donors
-from dask_em.imputation.model import Cells, ImputationModel
+from dask_em.imputation.filling import (
+    cells_of_piece,
+    complete_frame,
+    complete_piece,
+    joined,
+    probabilities_of_frame,
+    probabilities_of_piece,
+    statistic_of_draw,
+    types_for,
+)
+from dask_em.imputation.model import ImputationModel
 from dask_em.imputation.ordered import Probits, fit_probits
 from dask_em.imputation.pooling import Pooled, pool
-from dask_em.imputation.roles import Roles, roles_of, types_of
+from dask_em.imputation.roles import Roles, roles_of
 
 N_COMPONENTS = (1, 2, 3, 4, 5, 6)
 """Numbers of components among which BIC chooses where none is given."""
@@ -386,10 +395,10 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             from dask_em.execution.dask import map_frame
 
             empty = pd.DataFrame(columns=[str(lv) for lv in self.imputation_.levels(column)], dtype=float)
-            return map_frame(X, partial(_probabilities_of_frame, self.imputation_, column, columns), empty)
+            return map_frame(X, partial(probabilities_of_frame, self.imputation_, column, columns), empty)
         source = open_source(self._named(X))
         with open_executor(self.executor) as executor:
-            parts = executor.map(source.pieces, partial(_probabilities, self.imputation_, column, columns))
+            parts = executor.map(source.pieces, partial(probabilities_of_piece, self.imputation_, column, columns))
         values = np.concatenate(parts)
         index = X.index if isinstance(X, pd.DataFrame) else None
         return pd.DataFrame(values, columns=list(self.imputation_.levels(column)), index=index)
@@ -411,11 +420,13 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         """
         count = self._n_draws(m)
         named = self._named(X)
-        source = _source(named)
+        source = to_source(named, None, None, None)[0]
         index = X.index if isinstance(X, pd.DataFrame) else None
+        if not source.pieces:
+            raise DataError(f"{source.where} has no rows: give at least one row")
         with open_executor(self.executor, lazy_table=is_dask_frame(X)) as executor:
-            types = _types(self.imputation_, source, executor)
-            function = partial(_statistic, self.imputation_, source, types, index, statistic)
+            types = types_for(self.imputation_, source, executor)
+            function = partial(statistic_of_draw, self.imputation_, source, types, index, statistic)
             results = executor.map(list(range(count)), function)
         estimates, variances, rows = zip(*results)
         first = np.asarray(estimates[0])
@@ -457,16 +468,18 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         if is_dask_frame(X):
             from dask_em.execution.dask import map_numbered
 
-            return map_numbered(X, partial(_complete_frame, self.imputation_, replicate))
+            return map_numbered(X, partial(complete_frame, self.imputation_, replicate))
         source = open_source(named)
         with open_executor(self.executor) as executor:
             if isinstance(named, pd.DataFrame):
-                found = executor.map(source.pieces, partial(_cells, self.imputation_, replicate))
-                whole = complete_pandas(named, _joined(found)) if found else named.copy()
+                found = executor.map(source.pieces, partial(cells_of_piece, self.imputation_, replicate))
+                whole = complete_pandas(named, joined(found)) if found else named.copy()
                 return whole if isinstance(X, pd.DataFrame) else whole.to_numpy()
-            types = _types(self.imputation_, source, executor)
-            function = partial(_complete_piece, self.imputation_, source.columns, types, replicate)
+            types = types_for(self.imputation_, source, executor)
+            function = partial(complete_piece, self.imputation_, source.columns, types, replicate)
             parts = executor.map(source.pieces, function)
+        if not parts:
+            return X if source.n_rows == 0 else pa.table({name: pa.nulls(0) for name in source.columns})
         table = pa.concat_tables(parts, promote_options="permissive")
         if isinstance(X, (str, os.PathLike)) or hasattr(X, "__arrow_c_stream__"):
             return table
@@ -504,88 +517,3 @@ def _look_at(design: Design, key: tuple[str, ...], i: int, piece: Any) -> _Seen:
     table = read_rows(piece, design, key)
     # Positions are unique as they are.
     return _Seen(profile(table, design), KeySet.of(row_keys(table, key, piece.origin)) if key else None)
-
-
-def _cells(model: ImputationModel, replicate: int | None, i: int, piece: Any) -> dict[str, Cells]:
-    table = piece.read(tuple(dict.fromkeys((*model.schema.design.columns, *model.key))))
-    return cells_of(model, replicate, table, piece.origin)
-
-
-def cells_of(
-    model: ImputationModel, replicate: int | None, table: pa.Table, origin: tuple[str, int]
-) -> dict[str, Cells]:
-    """What goes into the holes of a table that starts at `origin`: expected values, or the draw of a replicate."""
-    if replicate is None:
-        return model.mean(table)
-    return model.draw(table, row_keys(table, model.key, origin), replicate)
-
-
-def _types(model: ImputationModel, source: Source, executor: Executor) -> dict[str, pa.DataType]:
-    return types_of(source, model.schema.design.features, model.integer, executor)
-
-
-def _complete_piece(
-    model: ImputationModel,
-    columns: tuple[str, ...],
-    types: dict[str, pa.DataType],
-    replicate: int | None,
-    i: int,
-    piece: Any,
-) -> pa.Table:
-    table = piece.read(columns)
-    return complete_arrow(table, cells_of(model, replicate, table, piece.origin), types)
-
-
-def _complete_frame(model: ImputationModel, replicate: int | None, frame: pd.DataFrame, i: int) -> pd.DataFrame:
-    piece = FramePiece(frame, tuple(str(c) for c in frame.columns), (f"partition {i}", 0))
-    return complete_pandas(frame, _cells(model, replicate, i, piece))
-
-
-def _joined(parts: Sequence[dict[str, Cells]]) -> dict[str, Cells]:
-    return {
-        name: Cells(np.concatenate([p[name].mask for p in parts]), np.concatenate([p[name].values for p in parts]))
-        for name in parts[0]
-    }
-
-
-def _probabilities(
-    model: ImputationModel, column: str, columns: tuple[str, ...], i: int, piece: Any
-) -> NDArray[np.float64]:
-    return model.probabilities(piece.read(columns), column)[1]
-
-
-def _probabilities_of_frame(
-    model: ImputationModel, column: str, columns: tuple[str, ...], frame: pd.DataFrame
-) -> pd.DataFrame:
-    piece = FramePiece(frame, tuple(str(c) for c in frame.columns))
-    values = _probabilities(model, column, columns, 0, piece)
-    return pd.DataFrame(values, index=frame.index, columns=[str(level) for level in model.levels(column)])
-
-
-def _source(X: Any) -> Source:
-    return to_source(X, None, None, None)[0]
-
-
-def _statistic(
-    model: ImputationModel,
-    source: Source,
-    types: dict[str, pa.DataType],
-    index: pd.Index | None,
-    statistic: Callable[[pd.DataFrame], Any],
-    i: int,
-    replicate: int,
-) -> tuple[Any, Any, int]:
-    parts = [_complete_piece(model, source.columns, types, replicate, i, piece) for piece in source.pieces]
-    frame = pa.concat_tables(parts, promote_options="permissive").to_pandas()
-    if index is not None:
-        frame.index = index
-    found = statistic(frame)
-    if hasattr(found, "params") and hasattr(found, "cov_params"):
-        return found.params, found.cov_params(), len(frame)
-    try:
-        estimate, variance = found
-    except (TypeError, ValueError):
-        raise ConfigurationError(
-            "the statistic must return (estimate, variance), or a fitted model with params and cov_params()"
-        ) from None
-    return estimate, variance, len(frame)

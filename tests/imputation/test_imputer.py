@@ -250,6 +250,18 @@ def test_arrays_come_back_as_arrays() -> None:
     np.testing.assert_array_equal(done[~np.isnan(X)], X[~np.isnan(X)])
 
 
+def test_tables_without_rows_are_given_back(normal: Imputer, tmp_path: Path) -> None:
+    frame = survey()[0].head(0)
+    arrow = pa.Table.from_pandas(frame, preserve_index=False)
+    pq.write_table(arrow, tmp_path / "none.parquet")
+    pd.testing.assert_frame_equal(normal.transform(frame), frame)
+    for given in (arrow, tmp_path / "none.parquet"):
+        for done in (normal.transform(given), *normal.draw(given, 1)):
+            assert (done.column_names, done.num_rows) == (arrow.column_names, 0)
+    with pytest.raises(DataError, match="the table has no rows"):
+        normal.pooled(lambda own: (own["age"].mean(), 1.0), arrow)
+
+
 def test_an_imputer_is_a_transformer_of_scikit_learn() -> None:
     table = _pair().set_index(pd.Index(np.arange(500) + 7))
     imputer = Imputer(n_replicates=0)

@@ -36,7 +36,7 @@ def table(seed: int = 0) -> pa.Table:
             "parent": pa.array(np.arange(N) + 2**55 + 1, mask=rng.random(N) < 0.3),
             "x": both,
             "y": pa.array(x + rng.normal(size=N), mask=rng.random(N) < 0.3),
-            "small": pa.array(x.astype("f4"), mask=rng.random(N) < 0.2),
+            "small": pa.array((x**2).astype("f4"), mask=rng.random(N) < 0.2),
             "count": pa.array(rng.poisson(3, N).astype("int16"), mask=rng.random(N) < 0.1),
             "money": pa.array(
                 [decimal.Decimal(int(v)).scaleb(-2) for v in x * 1000 + 5000],

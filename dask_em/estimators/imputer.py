@@ -324,6 +324,8 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
                 raise DataError(
                     f"predictor {name!r} has missing cells, which would stay: use model='mixture', or leave it out"
                 )
+            if len(levels) < 2:
+                raise DataError(f"predictor {name!r} has one level only: it tells nothing, so leave it out")
             indicators.append((name, tuple(levels)))
         derived = tuple(indicator(name, level) for name, levels in indicators for level in levels[1:])
         for name in derived:

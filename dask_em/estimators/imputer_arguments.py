@@ -199,14 +199,16 @@ def _role(design: Design, name: str) -> str:
 # ---- with what a scan found ------------------------------------------------------------------------------------------
 
 
-def check_found(design: Design, named: Collection[str], found: Profile) -> None:
+def check_found(design: Design, named: Mapping[str, tuple[Level, ...]], found: Profile) -> None:
     """Raise an error for levels that nobody ordered or that tell nothing, and for numbers that floats cannot tell apart.
 
     Parameters
     ----------
-    named : the columns whose order the caller gave, as opposed to the type of the column
+    named : the levels in order that the caller gave; in `design` are also those that the type of a column gives
     """
-    for name, levels in design.ordered:
+    for name, levels in (dict(design.ordered) | dict(named)).items():
+        if name not in found.levels:
+            continue  # a number of an estimator that was given as the model
         seen = [level for level, weight in found.levels[name].items() if weight > 0]
         if name in named and seen and type(seen[0]) is not type(levels[0]):
             raise ConfigurationError(

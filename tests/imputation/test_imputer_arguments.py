@@ -174,3 +174,9 @@ def test_a_category_with_one_level_is_refused(model: Any, columns: list[str]) ->
     table = pair().assign(c="a", d=np.resize(["a", "b"], 300))[columns]
     with pytest.raises(DataError, match=r"column 'c' has one level only"):
         Imputer(model, n_replicates=0).fit(table)
+
+
+def test_levels_in_order_are_all_of_them_in_a_mixture_too() -> None:
+    table = pair().assign(c=np.resize(["a", "b", "c"], 300))
+    with pytest.raises(ConfigurationError, match=r"ordered leaves out 1 level\(s\) of column 'c'"):
+        Imputer("mixture", ordered={"c": ["a", "b"]}, n_components=1, n_replicates=0).fit(table)

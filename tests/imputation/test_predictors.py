@@ -62,3 +62,8 @@ def test_a_saved_imputer_knows_all_levels(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(again.draw(NEW.head(3))[1], imputer.draw(NEW.head(3))[1])
     with pytest.raises(DataError, match="a level that the fitted table did not have"):
         again.transform(NEW)
+
+
+def test_a_predictor_with_one_level_tells_nothing() -> None:
+    with pytest.raises(DataError, match=r"predictor 'c' has one level only"):
+        Imputer(predictors=["c"], n_replicates=0).fit(table().assign(c="a"))

@@ -108,7 +108,7 @@ def predict(model: str, input: str, output: str, key: str | None, scheduler: str
 @click.argument("model", type=click.Path())
 @click.argument("input", type=click.Path())
 @click.argument("output", type=click.Path())
-@click.option("--draws", "m", default=0, metavar="M", help="Also draw M completed tables.")
+@click.option("--draws", "m", type=click.IntRange(min=0), default=0, metavar="M", help="Also draw M completed tables.")
 @click.option("--layout", type=click.Choice(["long", "folders"]), default="long", help="How draws are laid out.")
 @scheduler_option
 def impute(model: str, input: str, output: str, m: int, layout: str, scheduler: str | None) -> None:

@@ -14,9 +14,11 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
 import dask_em.imputation.writing as writing
 from dask_em import Imputer, save
+from dask_em.cli import em
 from dask_em.data.digest import column_digest
 from dask_em.errors import ConfigurationError, DataError, IntegrityError, OutputError
 from dask_em.imputation.summaries import GroupSums
@@ -212,6 +214,12 @@ def test_draws_may_be_given_back(column: str, imputer: Imputer, tmp_path: Path) 
     write_imputed(imputer, again, tmp_path / "folders", m=1, layout="folders")
     for done in (pq.read_table(tmp_path / "mean" / "mean"), pq.read_table(tmp_path / "folders" / "draws" / "imp=1")):
         assert done.column(column).to_pylist() == list(range(N))
+
+
+def test_no_fewer_draws_than_none(tmp_path: Path) -> None:
+    done = CliRunner().invoke(em, ["impute", "model", "table.parquet", str(tmp_path / "out"), "--draws", "-1"])
+    assert done.exit_code == 2
+    assert "Invalid value for '--draws'" in done.output
 
 
 def test_there_are_two_layouts(imputer: Imputer, tmp_path: Path) -> None:

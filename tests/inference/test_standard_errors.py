@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from distributed import Client
 from numpy.testing import assert_allclose
 
 from dask_em import BinomialMixture, GaussianMixture, LatentClassAnalysis, MixtureModel, PoissonMixture
@@ -201,6 +202,22 @@ def test_weights_repeat_rows_and_partitions_do_not_matter(kind: str) -> None:
     lazy = dd.from_pandas(frame.assign(times=times), npartitions=5)
     apart = fitted.set_params(executor="local").standard_errors(lazy, kind, sample_weight="times")
     assert_allclose(apart.covariance, once.covariance, rtol=1e-9, atol=1e-12)
+
+
+def test_a_cluster_finds_the_same() -> None:
+    frame, weight = mixed_table()
+    lazy = dd.from_pandas(frame[["x", "y", "visits"]].assign(weight=weight), npartitions=3)
+    with Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=None) as client:
+        model = MixtureModel(2, gaussian=["x", "y"], poisson=["visits"], random_state=0, executor=client)
+        model.fit(lazy, sample_weight="weight")
+        found = model.standard_errors(lazy, "sandwich", sample_weight="weight", weight_type="probability")
+        drawn = model.bootstrap(lazy, 5, random_state=0, sample_weight="weight")
+    model.set_params(executor="local")
+    own = model.standard_errors(frame, "sandwich", sample_weight=weight, weight_type="probability")
+    assert_allclose(found.covariance, own.covariance, rtol=1e-6, atol=1e-12)
+    assert_allclose(
+        drawn.replicates, model.bootstrap(lazy, 5, random_state=0, sample_weight="weight").replicates, rtol=1e-6
+    )
 
 
 def test_the_size_of_probability_weights_does_not_matter() -> None:

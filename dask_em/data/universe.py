@@ -32,6 +32,9 @@ _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
 }
 
 
+_UNKNOWN = pc.scalar(pa.scalar(None, pa.bool_()))
+"""What is said of a row whose answer nobody knows."""
+
 _UNDERSTOOD = (
     ast.Expression,
     ast.BoolOp,
@@ -114,27 +117,34 @@ class _Reader:
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
             return ~self.expression(node.operand)
         if isinstance(node, ast.Name):
-            return pc.field(node.id)
+            return _UNKNOWN if self._empty(node) else pc.field(node.id)
         if isinstance(node, ast.Compare):
             sides = [node.left, *node.comparators]
             return reduce(operator.and_, map(self._compared, sides, node.ops, sides[1:]))
         raise _misunderstood(self.condition)
+
+    def _empty(self, node: ast.expr) -> bool:
+        """Whether this is a column of which these rows have no cell, and so no type."""
+        return isinstance(node, ast.Name) and pa.types.is_null(self.schema.field(node.id).type)
 
     def _compared(self, left: ast.expr, how: ast.cmpop, right: ast.expr) -> pc.Expression:
         if isinstance(how, (ast.In, ast.NotIn)):
             if not isinstance(left, ast.Name) or not isinstance(right, (ast.List, ast.Tuple)):
                 raise _misunderstood(self.condition)
             constants = pa.array([self._constant(item) for item in right.elts])
+            if self._empty(left):
+                return _UNKNOWN
             if _kind(constants.type) != _kind(self.schema.field(left.id).type):
                 raise TypeError
             own = pc.field(left.id)
             found = own.isin(constants)
             # Arrow says of a missing cell that it is not in the list; nobody knows.
-            known = pc.if_else(own.is_valid(), found, pc.scalar(pa.scalar(None, pa.bool_())))
+            known = pc.if_else(own.is_valid(), found, _UNKNOWN)
             return ~known if isinstance(how, ast.NotIn) else known
         if type(how) not in _COMPARE:
             raise _misunderstood(self.condition)
-        return _COMPARE[type(how)](self._term(left), self._term(right))
+        terms = self._term(left), self._term(right)
+        return _UNKNOWN if self._empty(left) or self._empty(right) else _COMPARE[type(how)](*terms)
 
     def _term(self, node: ast.expr) -> Any:
         return pc.field(node.id) if isinstance(node, ast.Name) else pc.scalar(self._constant(node))

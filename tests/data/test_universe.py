@@ -278,6 +278,31 @@ def test_a_constant_of_another_type_is_refused(condition: str) -> None:
         told(condition)
 
 
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "a == 'x'",
+        "a > 5",
+        "a in ['x']",
+        "a not in [1, 2]",
+        "a",
+        "not a",
+        "a == b",
+        "a == c",
+        "a and c",
+        "a in ['x'] and c",
+    ],
+)
+def test_a_column_without_a_cell_can_tell_nothing(condition: str) -> None:
+    table = pa.table({"a": pa.nulls(3), "b": pa.nulls(3), "c": [True, False, None]})
+    assert told(condition, table) == [False] * 3
+
+
+def test_what_a_column_without_a_cell_does_not_decide() -> None:
+    table = pa.table({"a": pa.nulls(3), "c": [True, False, None]})
+    assert told("a in ['x'] or c", table) == [True, False, False]
+
+
 def test_no_cell_is_shown() -> None:
     table = pa.table({"sex": ["CANARY", "F"]})
     with pytest.raises(DataError) as caught:

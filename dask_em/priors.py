@@ -80,7 +80,8 @@ WEAK = 1.0
 
 def check_prior(prior: Any) -> None:
     """Raise ConfigurationError for what is no prior."""
-    if not (prior is None or prior == "weak" or isinstance(prior, (Ridge, InverseWishart))):
+    weak = isinstance(prior, str) and prior == "weak"
+    if not (weak or prior is None or isinstance(prior, (Ridge, InverseWishart))):
         raise ConfigurationError("prior must be 'weak', None, Ridge(df) or InverseWishart(df, scale)")
 
 

@@ -20,6 +20,7 @@ from dask_em.estimators.arguments import checked_names, checked_number
 from dask_em.estimators.base import BaseMixture
 from dask_em.estimators.normal import MultivariateNormal
 from dask_em.imputation.roles import as_level
+from dask_em.priors import check_prior
 
 EXACT = 2.0**53
 """The whole numbers up to which floats tell every one."""
@@ -41,8 +42,9 @@ def check_arguments(imputer: Any) -> None:
     if checked_number("n_init", imputer.n_init, numbers.Integral) < 1:
         raise ConfigurationError("n_init must be at least 1")
     for name in ("columns", "predictors", "integer"):
-        if getattr(imputer, name) is not None:
+        if not (name == "columns" and imputer.columns is None):
             checked_names(name, getattr(imputer, name))
+    check_prior(imputer.prior)
     key_columns(imputer.key)
     ordered_levels(imputer.ordered)
     bounds_of(imputer.bounds)

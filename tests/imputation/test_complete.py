@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from dask_em import Imputer
@@ -62,14 +63,17 @@ def test_floats_stay_finite() -> None:
         assert np.isfinite(complete_pandas(pd.DataFrame({"x": cells}), {"x": far})["x"]).all()
 
 
-@pytest.mark.parametrize("kind", [pa.uint8(), pa.int8(), pa.decimal128(3, 1)])
-def test_narrow_columns_are_drawn(kind: pa.DataType) -> None:
+@pytest.mark.parametrize(
+    ("kind", "least", "most"), [(pa.uint8(), 0, 255), (pa.int8(), -128, 127), (pa.decimal128(3, 1), -99, 99)]
+)
+def test_narrow_columns_are_drawn(kind: pa.DataType, least: int, most: int) -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=400)
-    cells = np.clip(np.rint(np.exp(2 + x)), 0, 99).astype(int)
+    # Half of what a normal draws lies beyond the type.
+    cells = np.clip(np.rint(most + 10 * x), least, most).astype(int)
     column = pa.array([Decimal(int(v)) if pa.types.is_decimal(kind) else int(v) for v in cells], kind)
     hole = pa.array(rng.random(400) < 0.3)
-    table = pa.table({"x": x, "y": pa.compute.if_else(hole, pa.scalar(None, kind), column)})
+    table = pa.table({"x": x, "y": pc.if_else(hole, pa.scalar(None, kind), column)})
     for done in Imputer(n_replicates=2, random_state=0).fit(table).draw(table):
         assert done.schema.types == table.schema.types
         assert done.column("y").null_count == 0
@@ -88,7 +92,6 @@ def pair(y: Any) -> pd.DataFrame:
     [
         ([Decimal(i).scaleb(-2) if i % 3 else None for i in range(200)], Decimal),
         ([i if i % 3 else None for i in range(200)], int),
-        ([i + 2**70 if i == -1 else i if i % 3 else None for i in range(200)], int),
     ],
 )
 def test_columns_of_objects_keep_their_objects(cells: list[Any], kind: type) -> None:

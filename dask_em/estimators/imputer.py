@@ -110,7 +110,8 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     Notes
     -----
     Each replicate is the model fitted to a Poisson(1) bootstrap of the rows (Honaker and King 2010; Chamandy et al. 2012), so that draws carry the uncertainty of the
-    parameters. Bounded cells of a row are drawn together from the truncated normal, never clipped.
+    parameters. Bounded cells of a row are drawn together from the truncated normal, never clipped. Columns keep their types: a value beyond the range of a narrow one
+    (int8, decimal(3, 1)) becomes the nearest that it can hold, so give such a column `bounds`.
 
     Examples
     --------

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     )
     from dask_em.imputation.pooling import pool
     from dask_em.priors import InverseWishart, Ridge
-    from dask_em.search import choose_n_components
+    from dask_em.search import select_model
 
 __version__ = "0.1.0"
 
@@ -32,10 +32,10 @@ _HOME = {
     "MultivariateNormal": "dask_em.estimators",
     "PoissonMixture": "dask_em.estimators",
     "Ridge": "dask_em.priors",
-    "choose_n_components": "dask_em.search",
     "load": "dask_em.artifact",
     "pool": "dask_em.imputation.pooling",
     "save": "dask_em.artifact",
+    "select_model": "dask_em.search",
 }
 
 __all__ = [
@@ -48,10 +48,10 @@ __all__ = [
     "MultivariateNormal",
     "PoissonMixture",
     "Ridge",
-    "choose_n_components",
     "load",
     "pool",
     "save",
+    "select_model",
 ]
 
 

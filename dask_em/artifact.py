@@ -34,7 +34,7 @@ from dask_em.mixture import Mixture, Parameters
 from dask_em.model import FittedMixture
 from dask_em.priors import InverseWishart, Ridge
 
-FORMAT = 3
+FORMAT = 4
 
 FAMILIES: dict[str, tuple[Any, Any]] = {
     "gaussian": (Gaussian, GaussianParams),

@@ -167,9 +167,10 @@ def scan(
     states: Sequence[loop.State],
     on_progress: Callable[[loop.Progress], None] | None,
     share: float | None = None,
+    penalty: float | None = None,
 ) -> tuple[loop.State, ...]:
     """Scan until all candidates of all models have stopped; with a share of the rows to sample, the first scan brings them along."""
-    state = executor.put(grid.Grid(tuple(states)))
+    state = executor.put(grid.Grid(tuple(states), penalty))
     coarse: tuple[Any, ...] = ()
     record = executor.look(state, grid.progress)
     while not record.done:

@@ -18,7 +18,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from dask_em import kernels
 from dask_em.data.columns import cut_points, normal_scores
 from dask_em.data.encode import encode_fit, encode_sample
 from dask_em.data.gather import NO_REPLICATES, Bootstrap
@@ -137,8 +136,8 @@ def fit(
         (as a warning) some number or candidate was dropped, or a candidate stopped at max_iter.
     """
     table = open_table(source, design, settings, n_components, executor, on_progress, found)
-    (result,) = table.fit([settings], n_components)
-    _warn(result, n_components, settings)
+    (result,) = table.fit([(settings, n_components)])
+    judge([(settings, result)], n_components)
     m = settings.bootstrap.n_replicates
     return table.refit(result, settings, m) if m else result
 
@@ -153,14 +152,16 @@ class Table:
     profile: Profile
     on_progress: Callable[[loop.Progress], None] | None
 
-    def fit(self, models: Sequence[Settings], n_components: Sequence[int]) -> list[Fit]:
-        """Fit every model with every number of components that the table can carry, all in the same scans."""
-        n_components = _within(n_components, self.profile)
-        few = self.profile.rows >= WORTHWHILE_ROWS and all(m.given is None and m.init != "labels" for m in models)
-        mixtures = [make_mixture(self.schema, self.profile, m) for m in models]
+    def fit(self, models: Sequence[tuple[Settings, Sequence[int]]], penalty: float | None = None) -> list[Fit]:
+        """Fit every model with every of its numbers of components that the table can carry, all in the same scans.
+
+        Where they compete by a `penalty` a free parameter, those that cannot win are stopped early.
+        """
+        few = all(self.few(m) for m, _ in models)
+        mixtures = [make_mixture(self.schema, self.profile, m) for m, _ in models]
         states, sampled = [], []
-        for mixture, model in zip(mixtures, models):
-            sizes = [k for k in n_components for _ in range(model.n_init)]
+        for mixture, (model, n_components) in zip(mixtures, models):
+            sizes = [k for k in n_components if k <= self.profile.n_distinct for _ in range(model.n_init)]
             rules = self.rules(mixture, model)
             start = _start(self.schema, mixture, self.profile, model, sizes) if model.init != "labels" else None
             tried: tuple[loop.Candidate, ...] = ()
@@ -177,19 +178,37 @@ class Table:
         if few:
             width = encode_sample(self.profile.sample.slice(0, 1), self.schema)
             share = coarse_rows(self.profile.rows, width) / self.profile.rows
-        done = scan(self.executor, self.blocks, states, self.on_progress, share)
+        done = scan(self.executor, self.blocks, states, self.on_progress, share, penalty)
         n_scans = 1 + max(s.n_scans for s in done)
         return [
             Fit(_by_itself(self.schema, model), mixture, self.profile, s.candidates or tried, n_scans, sampled=tried)
-            for model, mixture, s, tried in zip(models, mixtures, done, sampled)
+            for (model, _), mixture, s, tried in zip(models, mixtures, done, sampled)
         ]
+
+    def few(self, model: Settings) -> bool:
+        """Whether starts run on a sample first."""
+        return self.profile.rows >= WORTHWHILE_ROWS and model.given is None and model.init != "labels"
+
+    def scan(self, states: Sequence[loop.State]) -> tuple[loop.State, ...]:
+        """Scan until all candidates of all loops have stopped."""
+        return scan(self.executor, self.blocks, states, self.on_progress)
+
+    def once(self, ask: Callable[[None], Callable[[Block], Any]]) -> Any:
+        """The sum over all blocks of a function, in one scan."""
+        return self.executor.look(self.executor.fold(self.blocks, ask, _total, self.executor.put(None)), _total_itself)
+
+    def candidate_bytes(self, model: Settings, k: int) -> int:
+        """Natural parameters and sums by pattern of one candidate."""
+        mixture = make_mixture(self.schema, self.profile, model)
+        n_patterns = 1 if mixture.patterns is None else len(mixture.patterns)
+        return 16 * k * n_patterns * mixture.n_features
 
     def refit(self, found: Fit, settings: Settings, m: int) -> Fit:
         """The best candidate of all, fitted again to each bootstrap replicate, from where it is."""
         best = found.smallest_bic()
         assert best.parameters is not None
         start = best.parameters.take(np.tile(np.arange(best.n_components), m))
-        rules = replace(self.rules(found.mixture, settings), replicated=True)
+        rules = replace(self.rules(found.mixture, settings), replicates=tuple(range(m)))
         (again,) = scan(
             self.executor, self.blocks, [loop.start(rules, [best.n_components] * m, start)], self.on_progress
         )
@@ -199,6 +218,14 @@ class Table:
         return loop.Settings(
             mixture, self.profile.weight, settings.tol, settings.max_iter, acceleration=settings.acceleration
         )
+
+
+def _total(state: None, total: Any) -> Any:
+    return total
+
+
+def _total_itself(total: Any) -> Any:
+    return total
 
 
 def open_table(
@@ -222,6 +249,12 @@ def open_table(
         found = profile_source(source, design, executor)
     check_table(found, design, min(n_components))
     assert found is not None
+    if more := [str(k) for k in n_components if k > found.n_distinct]:
+        warnings.warn(
+            f"n_components {', '.join(more)} left out: the table has {int(found.n_distinct)} distinct row(s)",
+            ConvergenceWarning,
+            stacklevel=5,
+        )
     schema = make_schema(design, found)
     patterns = _patterns(schema, found)
     units = make_units(source.pieces, found.piece_rows, 1 if patterns is None else len(patterns))
@@ -255,7 +288,7 @@ def _encode(
     counts = None
     if bootstrap.n_replicates:
         keys = [row_keys(table, bootstrap.key, piece.origin) for table, piece in zip(tables, pieces)]
-        counts = kernels.bootstrap_counts(np.concatenate(keys), bootstrap.seed, bootstrap.n_replicates)
+        counts = bootstrap.counts(np.concatenate(keys))
     table = tables[0] if len(tables) == 1 else pa.concat_tables(tables, promote_options="permissive")
     return encode_fit(table, schema, patterns, unit.n_blocks, expected, counts)
 
@@ -395,41 +428,33 @@ def parameters_of_labels(mixture: Mixture, block: Block, labels: NDArray[np.int6
     return guarded.m_step(total, None, sizes)
 
 
-def _within(n_components: Sequence[int], found: Profile) -> list[int]:
-    """The numbers of components that the distinct rows can carry."""
-    fine = [k for k in n_components if k <= found.n_distinct]
-    if more := [str(k) for k in n_components if k > found.n_distinct]:
-        warnings.warn(
-            f"n_components {', '.join(more)} left out: the table has {int(found.n_distinct)} distinct row(s)",
-            ConvergenceWarning,
-            stacklevel=4,
-        )
-    return fine
-
-
-def _warn(found: Fit, n_components: Sequence[int], settings: Settings) -> None:
-    """Say which starts were dropped or not finished; raise if none is left."""
+def judge(found: Sequence[tuple[Settings, Fit]], n_components: Sequence[int]) -> None:
+    """Say which starts were dropped or not finished; raise if none is left of any model."""
     names = " or ".join(str(k) for k in dict.fromkeys(n_components))
-    if not found.sizes:
+    if not any(own.sizes for _, own in found):
+        settings, first = found[0]
         raise DataError(
             f"every start with {names} component{'s' if max(n_components) > 1 else ''} collapsed onto too few rows: "
-            f"{_advice(max(n_components), found.schema.design, settings)}"
+            f"{_advice(max(n_components), first.schema.design, settings)}"
         )
-    for k in dict.fromkeys(n_components):
-        own = [c for c in found.sampled or found.candidates if c.n_components == k]
-        lost = sum(c.verdict is Verdict.COLLAPSED for c in own)
-        if lost:
-            warnings.warn(
-                f"{lost} of {len(own)} starts with {k} components collapsed and were dropped",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
-        if lost < len(own) and (best := found.best(k)).verdict is Verdict.MAX_ITER:
-            warnings.warn(
-                f"the fit with {k} components reached max_iter={best.n_iter} before it converged: raise max_iter or tol",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
+    several = len(found) > 1
+    for settings, result in found:
+        of = f" of {covariance_model(settings.covariance_type)}" if several else ""
+        for k in dict.fromkeys(n_components):
+            own = [c for c in result.sampled or result.candidates if c.n_components == k]
+            lost = sum(c.verdict is Verdict.COLLAPSED for c in own)
+            if lost:
+                warnings.warn(
+                    f"{lost} of {len(own)} starts{of} with {k} components collapsed and were dropped",
+                    ConvergenceWarning,
+                    stacklevel=5,
+                )
+            if k in result.sizes and (best := result.best(k)).verdict is Verdict.MAX_ITER:
+                warnings.warn(
+                    f"the fit{of} with {k} components reached max_iter={best.n_iter} before it converged: raise max_iter or tol",
+                    ConvergenceWarning,
+                    stacklevel=5,
+                )
 
 
 def _advice(k: int, design: Design, settings: Settings) -> str:

@@ -208,6 +208,23 @@ class Mixture:
                 responsibilities[:, tile.rows] = tile.scores
         return responsibilities, log_density
 
+    def entropy(self, parameters: Parameters) -> Callable[[Block], float]:
+        """The function from a block to the entropy of its assignments, -sum w r log r, under one candidate."""
+
+        def of(block: Block) -> float:
+            total = 0.0
+            for own in self.slices(parameters, len(block.observed)):
+                scorer = self.scorer(parameters, block.observed[own])
+                centred = scorer.centred()
+                for tile in scorer.tiles(block, block.runs[own.start : own.stop + 1]):
+                    tile.score(centred)
+                    softmax(tile.scores)
+                    terms = tile.scores * np.log(np.maximum(tile.scores, 1e-300))
+                    total -= float(terms.sum(axis=0) @ block.weight[tile.rows])
+            return total
+
+        return of
+
     def m_step(self, sums: Sums, parameters: Parameters | None, sizes: Sequence[int]) -> Parameters:
         """The parameters that maximise the expected log-likelihood plus the log prior."""
         old = self.margin(sizes) if parameters is None else parameters

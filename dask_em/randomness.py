@@ -16,7 +16,7 @@ Words = NDArray[np.uint64]
 _GOLDEN = 0x9E3779B97F4A7C15
 _ONE, _TWO = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
-BOOTSTRAP, DRAW, DONOR, SIMULATION = range(4)
+BOOTSTRAP, DRAW, DONOR, SIMULATION, FOLD = range(5)
 """Purposes: numbers for one are independent of those for another."""
 
 

@@ -1,17 +1,31 @@
-"""Choosing the number of components: every number, and every restart of it, in the same scans."""
+"""Choosing a model: every number of components, every covariance model and every restart of each, in the same scans."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from dask_em.em.loop import Progress
+from dask_em import fitting
+from dask_em.data.gather import NO_REPLICATES, Folds
+from dask_em.em import loop
+from dask_em.em.loop import Candidate, Progress
+from dask_em.em.stopping import Verdict
 from dask_em.errors import ConfigurationError
-from dask_em.fitting import Fit
+from dask_em.estimators.gaussian import GaussianMixture
+from dask_em.families.base import Array
+from dask_em.fitting import Fit, Table
+from dask_em.mixture import Mixture, stacked
+from dask_em.scan import Block
+
+Criterion = Literal["bic", "icl", "aic", "held-out"]
+
+WAVE_BYTES = 1 << 28
+"""Natural parameters and sums of all candidates of a scan (256 MB); what needs more goes in waves, each with scans of its own."""
 
 
 @dataclass(frozen=True)
@@ -20,34 +34,58 @@ class Selection:
 
     Attributes
     ----------
-    table : one row for each number of components that could be fitted: n_components, log_likelihood, n_parameters, bic, aic, converged, starts
-    best : the fitted estimator with the smallest criterion
-    fit : all candidates
+    table : one row for each model and number of components that could be fitted: covariance_type, n_components, log_likelihood, n_parameters, bic, icl, aic, entropy,
+        held_out (per row, where asked for), converged, starts
+    best : the fitted estimator that the criterion chose
+    criterion : which; bic, icl and aic are smaller where they are better, the held-out log density is larger
+    fit : the candidates of the chosen model
     """
 
     table: pd.DataFrame
     best: Any
+    criterion: str
     fit: Fit
 
+    def figure(self) -> str:
+        """The criterion by number of components, a line for each covariance model, as SVG."""
+        from dask_em.report.figures import criterion_lines
 
-def choose_n_components(
+        return criterion_lines(self.table, self.criterion, self.best.n_components, _shape(self.best))
+
+    def _repr_html_(self) -> str:
+        column, rising = _column(self.criterion)
+        ranked = self.table.sort_values(column, ascending=not rising, ignore_index=True)
+        return self.figure() + ranked.to_html(index=False, float_format="{:,.3f}".format)
+
+
+def select_model(
     X: Any,
-    estimator: Any,
-    n_components: Sequence[int],
+    n_components: Sequence[int] = range(1, 11),
+    covariance_type: str | Sequence[str] | None = None,
     *,
-    criterion: str = "bic",
+    estimator: Any = None,
+    criterion: Criterion = "bic",
+    n_init: int | None = None,
+    folds: int = 5,
     sample_weight: Any = None,
+    random_state: Any = None,
+    executor: Any = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Selection:
-    """Fit a mixture with every number of components in the same scans and choose among them.
+    """Fit a whole grid of mixtures in the same scans and choose among them.
 
     Parameters
     ----------
     X : table, as in `fit`
-    estimator : unfitted mixture; its n_components is not used, everything else is
-    n_components : numbers to try
-    criterion : "bic" (default) or "aic"; smaller is better
+    n_components : numbers to try, by default 1 to 10
+    covariance_type : one or more covariance models to try; by default that of the estimator
+    estimator : unfitted mixture, by default `GaussianMixture`; its n_components is not used, everything else is
+    criterion : "bic" (default), "icl" (BIC plus twice the entropy of the assignments: prefers components that stand apart; Biernacki, Celeux and Govaert 2000),
+        "aic", or "held-out" (log density of rows that the fit did not see, over `folds` parts by a hash of the row)
+    n_init : starts of every candidate; by default 5, or the estimator's where one is given
+    folds : parts of the rows for "held-out"; every part costs further candidates in the same scans
     sample_weight : as in `fit`
+    random_state, executor : as in the estimator, whose own are used by default
     on_progress : called after every scan
 
     Returns
@@ -57,42 +95,169 @@ def choose_n_components(
     Raises
     ------
     ConfigurationError
-        The estimator starts from given values or labels, which fit one number only.
+        The grid is empty, or the estimator starts from given values or labels, which fit one number only.
+    DataError
+        No candidate can be fitted.
     ConvergenceWarning
-        (as a warning) some number cannot be fitted to this table and is left out of the choice.
+        (as a warning) some number or covariance model cannot be fitted to this table and is left out of the choice.
     """
     sizes = list(dict.fromkeys(n_components))
     if not sizes:
         raise ConfigurationError("n_components is empty: name at least one number to try")
-    if criterion not in ("bic", "aic"):
-        raise ConfigurationError("criterion must be 'bic' or 'aic'")
-    if sizes != [estimator.n_components] and (given := _starts(estimator)):
+    if criterion not in ("bic", "icl", "aic", "held-out"):
+        raise ConfigurationError("criterion must be 'bic', 'icl', 'aic' or 'held-out'")
+    if criterion == "held-out" and not (isinstance(folds, int) and folds >= 2):
+        raise ConfigurationError("folds must be a whole number of at least 2")
+    estimators = _estimators(estimator, covariance_type, n_init, random_state, executor)
+    first = estimators[0]
+    if sizes != [first.n_components] and (given := _starts(first)):
         raise ConfigurationError(
-            f"{given[0]} starts {estimator.n_components} components and no other number: leave it out, or try that number only"
+            f"{given[0]} starts {first.n_components} components and no other number: leave it out, or try that number only"
         )
-    found = estimator.fit_candidates(X, sizes, sample_weight=sample_weight, on_progress=on_progress)
+    parts = Folds(2 * folds) if criterion == "held-out" else NO_REPLICATES
+    with first.ready(X, sizes, estimators, sample_weight, parts, on_progress) as (table, settings):
+        best: list[tuple[int, Fit, Candidate]] = []
+        for wave in _waves(table, settings, sizes):
+            penalty = {"bic": float(np.log(table.profile.weight)), "aic": 2.0}.get(criterion)
+            fits = table.fit([(settings[i], own) for i, own in wave.items()], penalty)
+            fitting.judge(list(zip([settings[i] for i in wave], fits)), sizes)
+            best += [(i, fit, fit.best(k)) for i, fit in zip(wave, fits) for k in fit.sizes]
+        best.sort(key=lambda own: (own[0], own[2].n_components))
+        entropies = _entropies(table, best)
+        held_out = _held_out(table, settings, best, folds) if criterion == "held-out" else None
     rows = []
-    for k in found.sizes:
-        best = found.best(k)
-        log_likelihood, n_parameters = best.log_likelihoods[-1], found.mixture.n_free(k)
+    for i, (model, fit, candidate) in enumerate(best):
+        log_likelihood, n_parameters = candidate.log_likelihoods[-1], fit.mixture.n_free(candidate.n_components)
+        bic = -2 * log_likelihood + n_parameters * np.log(fit.profile.weight)
         rows.append(
             {
-                "n_components": k,
+                "covariance_type": _shape(estimators[model]),
+                "n_components": candidate.n_components,
                 "log_likelihood": log_likelihood,
                 "n_parameters": n_parameters,
-                "bic": -2 * log_likelihood + n_parameters * np.log(found.profile.weight),
+                "bic": bic,
+                "icl": bic + 2 * entropies[i],
                 "aic": -2 * log_likelihood + 2 * n_parameters,
-                "converged": best.verdict.converged,
-                "starts": sum(c.n_components == k for c in found.candidates),
+                "entropy": entropies[i],
+                **({} if held_out is None else {"held_out": held_out[i]}),
+                "converged": candidate.verdict.converged,
+                "starts": sum(c.n_components == candidate.n_components for c in fit.sampled or fit.candidates),
             }
         )
-    table = pd.DataFrame(rows)
-    k = found.sizes[int(np.argmin(table[criterion].to_numpy()))]
-    chosen = type(estimator)(**{**estimator.get_params(deep=False), "n_components": k})
+    frame = pd.DataFrame(rows)
+    column, rising = _column(criterion)
+    values = frame[column].to_numpy()
+    model, fit, candidate = best[int(np.argmax(values) if rising else np.argmin(values))]
+    chosen = type(first)(**{**estimators[model].get_params(deep=False), "n_components": candidate.n_components})
     for name in ("n_features_in_", "feature_names_in_"):
-        if hasattr(estimator, name):
-            setattr(chosen, name, getattr(estimator, name))
-    return Selection(table, chosen.adopt(found, found.best(k)), found)
+        if hasattr(first, name):
+            setattr(chosen, name, getattr(first, name))
+    return Selection(frame, chosen.adopt(fit, candidate), criterion, fit)
+
+
+def _column(criterion: str) -> tuple[str, bool]:
+    """The column of a criterion, and whether larger is better."""
+    return ("held_out", True) if criterion == "held-out" else (criterion, False)
+
+
+def _shape(estimator: Any) -> str | None:
+    """The covariance model of an estimator, None for one that has none."""
+    kind = estimator.get_params(deep=False).get("covariance_type")
+    return None if kind is None else fitting.covariance_model(kind)
+
+
+def _estimators(
+    estimator: Any, covariance_type: str | Sequence[str] | None, n_init: int | None, random_state: Any, executor: Any
+) -> list[Any]:
+    """One unfitted estimator for each covariance model."""
+    base = GaussianMixture(1, n_init=5) if estimator is None else estimator
+    given = {"n_init": n_init, "random_state": random_state, "executor": executor}
+    settings = {**base.get_params(deep=False), **{name: own for name, own in given.items() if own is not None}}
+    if covariance_type is None:
+        return [type(base)(**settings)]
+    if "covariance_type" not in settings:
+        raise ConfigurationError(f"{type(base).__name__} has no covariance_type: leave it out")
+    kinds = [covariance_type] if isinstance(covariance_type, str) else list(covariance_type)
+    kinds = list(dict.fromkeys(fitting.covariance_model(kind) for kind in kinds))
+    if not kinds:
+        raise ConfigurationError("covariance_type is empty: name at least one covariance model to try")
+    return [type(base)(**{**settings, "covariance_type": kind}) for kind in kinds]
+
+
+def _waves(table: Table, settings: Sequence[fitting.Settings], sizes: Sequence[int]) -> list[dict[int, list[int]]]:
+    """The grid in parts that stay within WAVE_BYTES: numbers of components by model."""
+    waves: list[dict[int, list[int]]] = [{}]
+    filled = 0
+    for k in sizes:
+        for i, own in enumerate(settings):
+            size = table.candidate_bytes(own, k) * (1 if table.few(own) else own.n_init)
+            if filled and filled + size > WAVE_BYTES:
+                waves.append({})
+                filled = 0
+            waves[-1].setdefault(i, []).append(k)
+            filled += size
+    return waves
+
+
+def _entropies(table: Table, best: Sequence[tuple[int, Fit, Candidate]]) -> Array:
+    """Entropy of the assignments under each candidate, in one scan for all."""
+    models = [(fit.mixture, candidate.parameters) for _, fit, candidate in best]
+    found: Array = table.once(partial(_entropy_step, models))
+    return found
+
+
+def _entropy_step(models: Sequence[tuple[Mixture, Any]], state: None) -> Callable[[Block], Array]:
+    steps = [mixture.entropy(parameters) for mixture, parameters in models]
+    return lambda block: np.array([step(block) for step in steps])
+
+
+def _held_out(
+    table: Table, settings: Sequence[fitting.Settings], best: Sequence[tuple[int, Fit, Candidate]], folds: int
+) -> Array:
+    """Log density per unit of weight of the rows of each part under the fit to the others: all candidates and parts in the same scans."""
+    states, places = [], []
+    for i, fit in {i: fit for i, fit, _ in best}.items():
+        own = [c for j, _, c in best if j == i]
+        start = stacked([c.parameters for c in own for _ in range(folds)])
+        sizes = [c.n_components for c in own for _ in range(folds)]
+        rules = replace(
+            table.rules(fit.mixture, settings[i]), replicates=tuple(range(folds)) * len(own), acceleration="daarem"
+        )
+        states.append(loop.start(rules, sizes, start))
+        places.append((fit.mixture, i))
+    done = table.scan(states)
+    models = []
+    for (mixture, _), state in zip(places, done):
+        lost = [c.verdict is Verdict.COLLAPSED for c in state.candidates]
+        models.append((mixture, [c.parameters for c in state.candidates], lost))
+    found: Array = table.once(partial(_score_step, models, folds))
+    return found.reshape(-1, folds).sum(axis=1) / table.profile.weight
+
+
+def _score_step(
+    models: Sequence[tuple[Mixture, list[Any], list[bool]]], folds: int, state: None
+) -> Callable[[Block], Array]:
+    steps = []
+    for mixture, parameters, lost in models:
+        part = [folds + c % folds for c, gone in enumerate(lost) if not gone]
+        alive = [p for p in parameters if p is not None]
+        steps.append(
+            (
+                mixture.e_step(stacked(alive), [len(p.weights) for p in alive], part),
+                np.flatnonzero(~np.array(lost)),
+                len(lost),
+            )
+        )
+
+    def score(block: Block) -> Array:
+        out = []
+        for step, alive, n in steps:
+            own = np.full(n, -np.inf)
+            own[alive] = step(block).log_likelihood
+            out.append(own)
+        return np.concatenate(out)
+
+    return score
 
 
 def _starts(estimator: Any) -> list[str]:

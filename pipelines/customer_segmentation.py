@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from dask_em import MixtureModel, choose_n_components, load, save
+from dask_em import MixtureModel, load, save, select_model
 from dask_em.config import Cdnow, CompleteJourney, Level, SegmentationConfig
 from dask_em.data.keys import check_keys
 from dask_em.data.sinks import staged
@@ -61,9 +61,8 @@ def run(config: SegmentationConfig, *, progress: Callable[[Any], None]) -> dict[
             f"match: the model in {config.match} has other columns: leave match out, or fit the same columns"
         )
     with staged(config.output) as folder, open_cluster(config.cluster) as executor:
-        selection = choose_n_components(
-            source, model.set_params(executor=executor), level.candidates, on_progress=progress
-        )
+        model.set_params(executor=executor)
+        selection = select_model(source, level.candidates, estimator=model, on_progress=progress)
         best = selection.best
         segments = tuple(range(best.n_components))
         if previous is not None:

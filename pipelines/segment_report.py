@@ -25,7 +25,7 @@ def write_report(
     """Write the figures and report.html into a folder."""
     best = selection.best
     drawn = {
-        "bic": figures.criterion_curve(selection.table, best.n_components),
+        "bic": figures.criterion_lines(selection.table, "bic", best.n_components, of="segments"),
         "segment_profile": segment_heat_map(described.table(segments)),
         "objective": _trace(selection),
     }
@@ -102,6 +102,7 @@ def _texts(
 
 def _trace(selection: Selection) -> str:
     history = selection.best.history_.rename(columns={"iteration": "scan"})
+    history = history[(history["stage"] == "all rows") & history["accepted"]]
     own = history[history["n_components"] == selection.best.n_components]
     last = own[own["outcome"].str.startswith(("converged", "stopped"))].groupby("candidate")["objective"].last()
     names = "k=" + history["n_components"].astype(str) + ", start " + history["candidate"].astype(str)

@@ -119,8 +119,10 @@ def true_means(survey: Survey) -> pd.DataFrame:
     """The means that a generated survey is known to have: of its first mean, overall and by group."""
     try:
         known = json.loads(Path(survey.truth or "").read_text(encoding="utf-8"))
-        groups = {"all": known["mean_income"], **known[f"mean_income_by_{survey.by}"]}
-    except (OSError, ValueError, KeyError):
+        groups = {"all": known["mean_income"], **(known[f"mean_income_by_{survey.by}"] if survey.by else {})}
+    except KeyError:
+        raise DataError(f"truth has no means by {survey.by!r}: group by another column, or leave truth out") from None
+    except (OSError, ValueError):
         raise DataError(
             "truth: the file of true means cannot be read: generate the survey again, or leave truth out"
         ) from None

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dask_em import GaussianMixture, LatentClassAnalysis, choose_n_components
+from dask_em import GaussianMixture, LatentClassAnalysis, select_model
 from dask_em.errors import ConfigurationError, ConvergenceWarning, DataError
 
 RNG = np.random.default_rng(0)
@@ -19,7 +19,7 @@ SEPARATE = RNG.normal(size=(40, 1)) + 9 * (np.arange(40) % 2)[:, None]
 def test_numbers_beyond_the_distinct_rows_are_left_out() -> None:
     answers = pd.DataFrame({"q1": list("abab") * 10, "q2": list("aabb") * 10})
     with pytest.warns(ConvergenceWarning, match="5, 6"):
-        found = choose_n_components(answers, LatentClassAnalysis(1, random_state=0), [1, 2, 5, 6])
+        found = select_model(answers, [1, 2, 5, 6], estimator=LatentClassAnalysis(1, random_state=0))
     assert found.table["n_components"].tolist() == [1, 2]
     assert found.best.n_components == 1
 
@@ -27,7 +27,7 @@ def test_numbers_beyond_the_distinct_rows_are_left_out() -> None:
 def test_a_number_that_collapses_is_left_out() -> None:
     X = np.concatenate([SEPARATE, np.full((20, 1), 4.5)])
     with pytest.warns(ConvergenceWarning, match="3 components"):
-        found = choose_n_components(X, GaussianMixture(1, prior=None, n_init=3, random_state=0), [1, 3])
+        found = select_model(X, [1, 3], estimator=GaussianMixture(1, prior=None, n_init=3, random_state=0))
     assert found.table["n_components"].tolist() == [1]
     assert found.best.n_components == 1
 
@@ -35,10 +35,10 @@ def test_a_number_that_collapses_is_left_out() -> None:
 def test_it_ends_only_where_nothing_is_left() -> None:
     X = np.repeat(np.arange(4.0), 10)[:, None]
     with pytest.raises(DataError, match="prior='weak'") as caught, warnings.catch_warnings():
-        choose_n_components(X, GaussianMixture(1, prior=None, random_state=0), [3, 4])
+        select_model(X, [3, 4], estimator=GaussianMixture(1, prior=None, random_state=0))
     assert "fewer components" in str(caught.value)
     with pytest.raises(DataError, match="distinct row"):
-        choose_n_components(X, GaussianMixture(1, random_state=0), [5, 6])
+        select_model(X, [5, 6], estimator=GaussianMixture(1, random_state=0))
 
 
 def test_advice_is_not_what_was_done_already() -> None:
@@ -66,5 +66,5 @@ STARTS: dict[str, tuple[Any, str]] = {
 def test_a_start_for_one_number_is_not_one_for_all(name: str) -> None:
     model, argument = STARTS[name]
     with pytest.raises(ConfigurationError, match=argument):
-        choose_n_components(SEPARATE, model, [1, 2, 3])
-    assert choose_n_components(SEPARATE, model, [2]).best.n_components == 2
+        select_model(SEPARATE, [1, 2, 3], estimator=model)
+    assert select_model(SEPARATE, [2], estimator=model).best.n_components == 2

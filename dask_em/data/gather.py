@@ -21,6 +21,7 @@ from dask_em.data.profile import Moments, weighted_rows
 from dask_em.data.reading import read_rows
 from dask_em.data.schema import Design, Schema
 from dask_em.normal import NormalSums, collect, from_compiled
+from dask_em.randomness import FOLD, Words, mix
 from dask_em.scan import Block
 
 MAX_BYTES = 1 << 27
@@ -34,6 +35,20 @@ class Bootstrap:
     n_replicates: int = 0
     seed: int = 0
     key: tuple[str, ...] = ()
+
+    def counts(self, keys: Words) -> NDArray[np.uint8]:
+        """(n_replicates, n) how often rows with these keys count."""
+        return np.asarray(kernels.bootstrap_counts(keys, self.seed, self.n_replicates))
+
+
+@dataclass(frozen=True)
+class Folds(Bootstrap):
+    """Parts of the rows by a hash of their keys: replicate f is without part f, replicate n_folds + f is part f alone."""
+
+    def counts(self, keys: Words) -> NDArray[np.uint8]:
+        n_folds = self.n_replicates // 2
+        part = mix(keys, self.seed, FOLD) % np.uint64(n_folds) == np.arange(n_folds, dtype=np.uint64)[:, None]
+        return np.concatenate([~part, part]).astype(np.uint8)
 
 
 NO_REPLICATES = Bootstrap()
@@ -111,7 +126,7 @@ def _weighted(
         keys = row_keys(table, bootstrap.key, piece.origin)
         if schema.design.weight is not None:
             keys = keys[col.numeric(table, schema.design.weight) > 0]
-        counts = kernels.bootstrap_counts(keys[order], bootstrap.seed, bootstrap.n_replicates)
+        counts = bootstrap.counts(keys[order])
         weights = np.concatenate([weights, counts * block.weight])
     return block, weights
 

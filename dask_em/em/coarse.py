@@ -28,8 +28,8 @@ SHORTER, LONGER, LEAST = 4, 2, 4
 """Where a solution on the sample lowered the objective of all rows it went too far in directions of which they say little: the next one has a quarter of the evaluations, at least 4, and
 after each success twice as many again."""
 
-FINER = 0.1
-"""The sample is solved to this share of the tolerance."""
+FINER, ENOUGH = 0.1, 0.01
+"""The sample is solved until two steps gain less than a tenth of the tolerance, or than a hundredth of what was gained: more than the sample's own error is not worth it."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,10 @@ def anticipate(
             continue
         objectives.append(objective)
         best = parameters
-        if len(objectives) > 2 and objectives[-1] - objectives[-3] <= FINER * tol:
-            break
+        if len(objectives) > 2:
+            gained = objectives[-1] - objectives[0]
+            if objectives[-1] - objectives[-3] <= max(FINER * tol, ENOUGH * gained):
+                break
         after = _em_step(mixture, seen + correction, parameters)
         if after is None:
             break  # too far from the scan for its correction to hold

@@ -19,9 +19,13 @@ from dask_em.scan import Block
 
 @dataclass(frozen=True)
 class Grid:
-    """The loops of several models."""
+    """The loops of several models.
+
+    penalty : what a free parameter costs in -2 log-likelihood where the candidates compete by that, such as log n; None where only those of one model and size compete
+    """
 
     states: tuple[loop.State, ...]
+    penalty: float | None = None
 
     @property
     def done(self) -> bool:
@@ -47,7 +51,9 @@ def ask(grid: Grid) -> Callable[[Block], Totals]:
 def tell(grid: Grid, total: Totals, coarse: Coarse | None = None) -> Grid:
     """Hand each loop its sums."""
     each = iter(total.each)
-    return Grid(tuple(s if s.done else loop.tell(s, next(each), coarse) for s in grid.states))
+    rivals = loop.Rivals(grid.penalty, min((loop.best_cost(s, grid.penalty) for s in grid.states), default=np.inf))
+    states = tuple(s if s.done else loop.tell(s, next(each), coarse, rivals) for s in grid.states)
+    return Grid(states, grid.penalty)
 
 
 def progress(grid: Grid) -> loop.Progress:

@@ -23,21 +23,38 @@ from dask_em.errors import ObjectiveDecreasedError
 from dask_em.mixture import Mixture, Parameters, Step
 from dask_em.scan import PatternSums, Sums
 
+MARGIN = 4.0
+"""By how much the gain that is expected may be too small."""
+
+SAMPLE_WEIGHT = 4096.0
+"""Rows that a start on a sample has seen at least."""
+
+OTHERS = 64
+"""Evaluations on the sample for a candidate that does not lead."""
+
 
 @dataclass(frozen=True)
 class Settings:
     """What does not change during a fit.
 
-    n_weight is the total weight of the rows; tol is per unit of weight; max_iter bounds the evaluations of the EM map for each candidate. `replicated` says
-    that candidate c is fitted to bootstrap replicate c of the rows; `acceleration` how states are proposed that are not EM's own.
+    n_weight is the total weight of the rows; tol is per unit of weight; max_iter bounds the evaluations of the EM map for each candidate. `replicates` says
+    to which replicate of the rows each candidate is fitted; `acceleration` how states are proposed that are not EM's own.
     """
 
     mixture: Mixture
     n_weight: float
     tol: float
     max_iter: int
-    replicated: bool = False
+    replicates: tuple[int, ...] | None = None
     acceleration: Acceleration | None = None
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """What candidates compete for: the smallest -2 log-likelihood plus `penalty` a free parameter, `best` so far; with None only those of the same size compete."""
+
+    penalty: float | None
+    best: float
 
 
 @dataclass(frozen=True)
@@ -129,13 +146,16 @@ def ask(state: State) -> Step:
     mixture = state.settings.mixture
     if state.parameters is None:
         return mixture.label_step(state.sizes)
-    return mixture.e_step(state.parameters, state.sizes, state.running if state.settings.replicated else None)
+    replicates = state.settings.replicates
+    own = None if replicates is None else [replicates[i] for i in state.running]
+    return mixture.e_step(state.parameters, state.sizes, own)
 
 
-def tell(state: State, total: PatternSums | Sums, coarse: Coarse | None = None) -> State:
+def tell(state: State, total: PatternSums | Sums, coarse: Coarse | None = None, rivals: Rivals | None = None) -> State:
     """Take the sums over all rows: record objectives, retire who is done, and do one M-step for the others.
 
-    With a sample of the rows at hand it is asked first where that step leads in the end.
+    With a sample of the rows at hand it is asked first where that step leads in the end; a candidate that will not beat its rivals even with MARGIN times the gain that is
+    to be expected is stopped.
 
     Raises
     ------
@@ -162,10 +182,16 @@ def tell(state: State, total: PatternSums | Sums, coarse: Coarse | None = None) 
     old = old.take(np.concatenate([np.empty(0, dtype=np.int64), *stay]))
     seen = {i: sums.take(c, _own(sizes, c)) for c, i in enumerate(running)}
     running = state.running
-    return _drop_collapsed(_keep(_proposed(state, old, seen, coarse), running))
+    return _drop_collapsed(_keep(_proposed(state, old, seen, coarse, rivals), running))
 
 
-def _proposed(state: State, old: Parameters, seen: dict[int, Sums], coarse: Coarse | None) -> State:
+def _proposed(
+    state: State,
+    old: Parameters,
+    seen: dict[int, Sums],
+    coarse: Coarse | None,
+    rivals: Rivals | None,
+) -> State:
     """Put the accelerators' proposals in the place of EM steps, which are kept to fall back to."""
     settings, candidates, em = state.settings, list(state.candidates), state.parameters
     mixture = settings.mixture
@@ -183,19 +209,59 @@ def _proposed(state: State, old: Parameters, seen: dict[int, Sums], coarse: Coar
         target = step
         if coarse is not None:
             tol = settings.tol * settings.n_weight
-            ahead = anticipate(coarse, mixture, here, seen[index], tol, candidate.reach)
+            short = 0.0 if rivals is None else _shortfall(state, candidate, rivals)
+            if len(candidate.objectives) == 1 and short > MARGIN * _sampling_gain(state, candidate):
+                candidates[index] = replace(candidate, verdict=Verdict.OUTRUN, parameters=here)
+                continue
+            reach = candidate.reach if short <= 0 else min(candidate.reach, OTHERS)
+            ahead = anticipate(coarse, mixture, here, seen[index], tol, reach)
             if ahead is not None and ahead.gain <= tol and len(candidate.objectives) > 1:
                 candidates[index] = replace(candidate, verdict=Verdict.ANTICIPATED, parameters=here)
                 continue
+            if ahead is not None and short > MARGIN * ahead.gain:
+                candidates[index] = replace(candidate, verdict=Verdict.OUTRUN, parameters=here)
+                continue
             target = step if ahead is None else ahead.parameters
         x, mapped = (mixture.coordinates(p, [len(own)]) for p in (here, target))
-        way, wanted = candidate.accelerator.told(x.ravel(), mapped.ravel())
+        way, move = candidate.accelerator.told(x.ravel(), mapped.ravel())
         candidates[index] = replace(candidate, accelerator=way)
-        there = target if wanted is None else mixture.at(wanted.reshape(x.shape), target, [len(own)])
+        there = target if move is None else mixture.at(move.reshape(x.shape), target, [len(own)])
         if there is not step and not mixture.collapsed(there).any():
             proposed = proposed.put(own, there)
             candidates[index] = replace(candidates[index], fallback=step)
     return replace(state, candidates=tuple(candidates), parameters=proposed)
+
+
+def best_cost(state: State, penalty: float | None) -> float:
+    """The smallest -2 log-likelihood plus penalties among the candidates so far."""
+    n_free = state.settings.mixture.n_free
+    return min(
+        (
+            (penalty or 0.0) * n_free(c.n_components) - 2 * c.log_likelihoods[-1]
+            for c in state.candidates
+            if c.log_likelihoods and c.verdict is not Verdict.COLLAPSED
+        ),
+        default=np.inf,
+    )
+
+
+def _shortfall(state: State, candidate: Candidate, rivals: Rivals) -> float:
+    """How much log-likelihood a candidate lacks to be the best of those that it competes with."""
+    own = candidate.log_likelihoods[-1]
+    if rivals.penalty is None:
+        same = [
+            c.log_likelihoods[-1]
+            for c in state.candidates
+            if c.n_components == candidate.n_components and c.log_likelihoods
+        ]
+        return max(same) - own
+    best = min(rivals.best, best_cost(state, rivals.penalty))
+    return 0.5 * (rivals.penalty * state.settings.mixture.n_free(candidate.n_components) - best) - own
+
+
+def _sampling_gain(state: State, candidate: Candidate) -> float:
+    """What a fit to the sample of the starts has to gain from all rows: half a unit a parameter and row weight of the sample (Wilks)."""
+    return 0.5 * state.settings.mixture.n_free(candidate.n_components) * state.settings.n_weight / SAMPLE_WEIGHT
 
 
 def _judged(state: State, index: int, objective: float, log_likelihood: float, own: np.ndarray) -> Candidate:

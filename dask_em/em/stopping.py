@@ -26,6 +26,7 @@ class Verdict(StrEnum):
     TOLERANCE = "converged: the last change and the predicted remaining gain per row are within tol"
     ANTICIPATED = "converged: the gain per row that a sample of the rows predicts is within tol"
     ROUNDING = "converged: further changes are lost in rounding"
+    OUTRUN = "stopped early: another candidate is better by more than this one can still gain"
     MAX_ITER = "stopped at max_iter before the stopping rule was met"
     COLLAPSED = "dropped: a component collapsed"
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -17,6 +18,7 @@ from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils.validation import check_is_fitted
 
 from dask_em import fitting
+from dask_em.data.gather import Bootstrap
 from dask_em.data.profile import weighted_rows
 from dask_em.data.reading import read_rows
 from dask_em.data.schema import Design, Schema
@@ -121,15 +123,37 @@ class BaseMixture(DensityMixin, BaseEstimator):
         This is what `fit` and the search over models stand on; `adopt` takes a candidate over.
         """
         X = opened(X)
+        source, design = self._source(X, sample_weight)
+        with open_executor(self.executor, lazy_table=is_dask_frame(X)) as executor:
+            return fitting.fit(source, design, self.fit_settings(), n_components, executor, on_progress)
+
+    @contextmanager
+    def ready(
+        self,
+        X: Any,
+        n_components: Sequence[int],
+        models: Sequence[BaseMixture],
+        sample_weight: Any,
+        replicates: Bootstrap,
+        on_progress: Callable[[Progress], None] | None,
+    ) -> Iterator[tuple[fitting.Table, list[fitting.Settings]]]:
+        """A table ready for a grid of models of the same columns, and how each is fitted."""
+        X = opened(X)
+        source, design = self._source(X, sample_weight)
+        names = column_names(X)
+        pattern = any(model._design(names).pattern for model in models)
+        settings = [replace(model.fit_settings(), bootstrap=replicates) for model in models]
+        with open_executor(self.executor, lazy_table=is_dask_frame(X)) as executor:
+            own = replace(design, pattern=pattern)
+            yield fitting.open_table(source, own, settings[0], n_components, executor, on_progress), settings
+
+    def _source(self, X: Any, sample_weight: Any) -> tuple[Source, Design]:
+        """An opened table as a source, and the roles of its columns."""
         names = self._take_names(X, sample_weight)
-        labels = self._labels()
         design = self._design(names)
         columns = (*design.columns, sample_weight) if isinstance(sample_weight, str) else design.columns
-        source, weight, label_column = to_source(X, columns, sample_weight, labels, n_labels=self.n_components)
-        settings = self.fit_settings()
-        design = replace(design, weight=weight, labels=label_column)
-        with open_executor(self.executor, lazy_table=is_dask_frame(X)) as executor:
-            return fitting.fit(source, design, settings, n_components, executor, on_progress)
+        source, weight, labels = to_source(X, columns, sample_weight, self._labels(), n_labels=self.n_components)
+        return source, replace(design, weight=weight, labels=labels)
 
     def fit_settings(self) -> fitting.Settings:
         """How to fit, as the arguments say."""

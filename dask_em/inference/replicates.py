@@ -94,7 +94,9 @@ def _refitted(
     encode = partial(_encode, schema, mixture, m, seed, weight_type == "frequency")
     blocks = executor.open(units, encode)
     tol = min(float(estimator.tol), UNGAINED / found.weight)
-    rules = loop.Settings(mixture, found.weight, tol, int(estimator.max_iter), replicated=True, acceleration="squarem")
+    rules = loop.Settings(
+        mixture, found.weight, tol, int(estimator.max_iter), replicates=tuple(range(m)), acceleration="squarem"
+    )
     k = model.n_components
     start = loop.start(rules, [k] * m, model.parameters.take(np.tile(np.arange(k), m)))
     state = executor.put(start)

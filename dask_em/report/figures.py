@@ -15,45 +15,70 @@ from numpy.typing import ArrayLike
 from dask_em.report.canvas import MUTED, PALETTE, canvas, name_axes, note, segment_colour, to_svg, whole_numbers
 from dask_em.report.heat_map import segment_heat_map
 
-__all__ = ["criterion_curve", "line_steps", "objective_trace", "scatter_ellipses", "segment_heat_map"]
+__all__ = ["criterion_lines", "line_steps", "objective_trace", "scatter_ellipses", "segment_heat_map"]
 
 MAX_POINTS = 5_000
 
 
-def criterion_curve(table: pd.DataFrame, chosen: int) -> str:
-    """Draw BIC by number of segments.
+CRITERIA = {
+    "bic": "BIC, smaller is better",
+    "icl": "ICL, smaller is better",
+    "aic": "AIC, smaller is better",
+    "held-out": "held-out log density per row, larger is better",
+}
+
+
+def criterion_lines(
+    table: pd.DataFrame, criterion: str, chosen: int, model: str | None = None, of: str = "components"
+) -> str:
+    """Draw a criterion by number of components, a line for each covariance model.
 
     Parameters
     ----------
     table : pandas.DataFrame
-        Columns `n_components` and `bic` (smaller is better), and `n_parameters` where known.
-    chosen : int
-        The number of segments to mark.
+        Columns `n_components`, that of the criterion, and where known `covariance_type` and `n_parameters`.
+    criterion : str
+        "bic", "icl", "aic" or "held-out".
+    chosen, model : int, str
+        The number of components, and the covariance model, to mark.
+    of : str
+        What components are called.
 
     Returns
     -------
     str
         A stand-alone SVG.
     """
-    rows = table.dropna(subset=["bic"]).sort_values("n_components")
-    k = rows["n_components"].to_numpy(dtype=int)
-    bic = rows["bic"].to_numpy(dtype=float)
-    with canvas(7.2, 3.6) as figure:
+    column = criterion.replace("-", "_")
+    rows = table.dropna(subset=[column]).sort_values("n_components")
+    shapes = rows["covariance_type"] if "covariance_type" in rows else pd.Series(index=rows.index, dtype=object)
+    kinds = list(dict.fromkeys(shapes.dropna()))
+    with canvas(7.2, 3.6 if len(kinds) < 2 else 4.6) as figure:
         axes = figure.add_subplot()
-        axes.plot(k, bic, color=MUTED, linewidth=1.4, marker="o", markersize=5, markerfacecolor=MUTED)
-        at = k == chosen
-        axes.plot(k[at], bic[at], "o", color=PALETTE[0], markersize=10)
-        for x, y in zip(k[at], bic[at], strict=True):
-            axes.annotate(f"chosen: {x}", (x, y), (0, 12), textcoords="offset points", ha="center", fontweight="bold")
-        axes.set_xticks(k, [_tick(*pair) for pair in zip(k, _parameters(rows), strict=True)])
+        for own, line in rows.groupby(shapes.fillna(""), sort=False):
+            marked = model is None or own == model or len(kinds) < 2
+            x, y = line["n_components"].to_numpy(dtype=int), line[column].to_numpy(dtype=float)
+            colour = PALETTE[0] if marked and len(kinds) > 1 else MUTED
+            axes.plot(x, y, color=colour, linewidth=2.0 if marked else 1.0, marker="o", markersize=5 if marked else 3)
+            if len(kinds) > 1:
+                axes.annotate(
+                    own, (x[-1], y[-1]), (6, 0), textcoords="offset points", va="center", fontsize=8, color=colour,
+                    fontweight="bold" if marked else "normal",
+                )  # fmt: skip
+            if marked:
+                for a, b in zip(x[x == chosen], y[x == chosen], strict=True):
+                    axes.plot(a, b, "o", color=PALETTE[0], markersize=10)
+                    name = f"chosen: {a}" if len(kinds) < 2 else f"chosen: {own}, {a}"
+                    above = (0, 12 if criterion == "held-out" or len(kinds) < 2 else -18)
+                    axes.annotate(name, (a, b), above, textcoords="offset points", ha="center", fontweight="bold")
+        k = np.unique(rows["n_components"].to_numpy(dtype=int))
+        one = len(kinds) < 2
+        axes.set_xticks(k, [_tick(*pair) for pair in zip(k, _parameters(rows), strict=True)] if one else k)
         axes.margins(x=0.06, y=0.2)
         axes.grid(axis="x", visible=False)
         axes.yaxis.set_major_formatter(_thousands())
-        name_axes(
-            axes,
-            "number of segments" + ("  (parameters below)" if "n_parameters" in rows else ""),
-            "BIC, smaller is better",
-        )
+        below = "  (parameters below)" if one and "n_parameters" in rows else ""
+        name_axes(axes, f"number of {of}{below}", CRITERIA[criterion])
         return to_svg(figure)
 
 

@@ -43,7 +43,7 @@ def segments():
 
 def criterion(_customers, _segments):
     table = pd.DataFrame({"n_components": [1, 2, 3], "bic": [9e3, 8e3, 8.2e3], "n_parameters": [5, 11, 17]})
-    return figures.criterion_curve(table, 2)
+    return figures.criterion_lines(table, "bic", 2)
 
 
 def heat_map(customers, segments):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         PoissonMixture,
     )
     from dask_em.imputation.pooling import pool
+    from dask_em.inference import k_against_k_plus_1
     from dask_em.priors import InverseWishart, Ridge
     from dask_em.search import select_model
 
@@ -32,6 +33,7 @@ _HOME = {
     "MultivariateNormal": "dask_em.estimators",
     "PoissonMixture": "dask_em.estimators",
     "Ridge": "dask_em.priors",
+    "k_against_k_plus_1": "dask_em.inference",
     "load": "dask_em.artifact",
     "pool": "dask_em.imputation.pooling",
     "save": "dask_em.artifact",
@@ -48,6 +50,7 @@ __all__ = [
     "MultivariateNormal",
     "PoissonMixture",
     "Ridge",
+    "k_against_k_plus_1",
     "load",
     "pool",
     "save",

@@ -254,6 +254,8 @@ class BaseMixture(DensityMixin, BaseEstimator):
         if not keep_order:
             model = model.reordered(np.argsort(-model.parameters.weights, kind="stable"))
         self.model_ = model
+        # Errors of an earlier fit say nothing of this one.
+        self.__dict__.pop("errors_", None)
         self.log_likelihood_ = candidate.log_likelihoods[-1]
         self.converged_ = candidate.verdict.converged
         self.stopped_because_ = str(candidate.verdict)
@@ -270,12 +272,35 @@ class BaseMixture(DensityMixin, BaseEstimator):
         """Set the fitted attributes that users read."""
         self.weights_ = model.parameters.weights
 
-    def summary(self) -> str:
-        """The fitted model in words and numbers, for a terminal."""
+    def summary(self, errors: StandardErrors | None = None) -> str:
+        """The fitted model in words and numbers, for a terminal: what was fitted, how it ended, the parameters, and what to beware of.
+
+        Parameters
+        ----------
+        errors : from `standard_errors` or `bootstrap`, for 95 % intervals; by default those that were computed last, if any
+
+        Raises
+        ------
+        ConfigurationError
+            The errors are those of another fit.
+        """
         from dask_em.report.text import describe
 
         check_is_fitted(self)
-        return describe(self)
+        return describe(self, getattr(self, "errors_", None) if errors is None else errors)
+
+    def _repr_html_inner(self) -> str:
+        """The summary for a notebook; scikit-learn's picture of the settings before there is one."""
+        from dask_em.report.html import html_of
+
+        if not self.__sklearn_is_fitted__():
+            return str(super()._repr_html_inner())
+        return html_of(self, getattr(self, "errors_", None))
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
+        from dask_em.report.html import bundle_of
+
+        return bundle_of(self) if self.__sklearn_is_fitted__() else dict(super()._repr_mimebundle_(**kwargs))
 
     # ---- scoring ---------------------------------------------------------------------------------------------------
 
@@ -324,7 +349,7 @@ class BaseMixture(DensityMixin, BaseEstimator):
         Returns
         -------
         record : weights_, means_, covariances_, rates_ and probabilities_ hold standard errors in the shapes of the estimator's own; also covariance,
-            names, boundary, interval() and to_frame()
+            names, boundary, interval() and to_frame(). It is kept as `errors_` until the next fit, for `summary`.
 
         Raises
         ------
@@ -341,7 +366,8 @@ class BaseMixture(DensityMixin, BaseEstimator):
         from dask_em.inference import standard_errors
 
         check_is_fitted(self)
-        return standard_errors(self, X, kind, sample_weight, weight_type)
+        self.errors_ = standard_errors(self, X, kind, sample_weight, weight_type)
+        return self.errors_
 
     def bootstrap(
         self,
@@ -379,7 +405,8 @@ class BaseMixture(DensityMixin, BaseEstimator):
         from dask_em.inference import bootstrap
 
         check_is_fitted(self)
-        return bootstrap(self, X, n_replicates, random_state, sample_weight, weight_type)
+        self.errors_ = bootstrap(self, X, n_replicates, random_state, sample_weight, weight_type)
+        return self.errors_
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> tuple[Any, NDArray[np.int64]]:
         """Draw rows from the mixture.

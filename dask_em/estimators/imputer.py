@@ -488,12 +488,28 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             return table
         return np.column_stack([c.to_numpy() for c in table.columns])
 
-    def summary(self) -> str:
-        """The fitted model in words and numbers, for a terminal."""
+    def summary(self, errors: Any = None) -> str:
+        """The fitted model in words and numbers, for a terminal: what was fitted, how it ended, the parameters, and what to beware of.
+
+        Parameters
+        ----------
+        errors : standard errors of this very fit, for 95 % intervals; by default those of the bootstrap replicates that draws are made with
+        """
         from dask_em.report.text import describe
 
         check_is_fitted(self)
-        return describe(self)
+        return describe(self, errors)
+
+    def _repr_html_inner(self) -> str:
+        """The summary for a notebook; scikit-learn's picture of the settings before there is one."""
+        from dask_em.report.html import html_of
+
+        return html_of(self) if self.__sklearn_is_fitted__() else str(super()._repr_html_inner())
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
+        from dask_em.report.html import bundle_of
+
+        return bundle_of(self) if self.__sklearn_is_fitted__() else dict(super()._repr_mimebundle_(**kwargs))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

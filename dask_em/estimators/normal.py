@@ -228,12 +228,51 @@ class MultivariateNormal(BaseEstimator):
             )
         return self.fit_.sums
 
-    def summary(self) -> str:
-        """The fitted model in words and numbers, for a terminal."""
+    def summary(self, errors: Moments | None = None) -> str:
+        """The fitted model in words and numbers, for a terminal: what was fitted, how it ended, the parameters, and what to beware of.
+
+        Parameters
+        ----------
+        errors : `standard_errors_`, for 95 % intervals; by default they are given where they have been computed before
+
+        Raises
+        ------
+        ConfigurationError
+            The errors are no standard errors of these columns.
+        """
         from dask_em.report.text import describe
 
         check_is_fitted(self)
-        return describe(self)
+        return describe(self, self._errors(errors))
+
+    def _errors(self, given: Any) -> Any:
+        """Standard errors for the summary: the given ones, those that were computed before, or none."""
+        from dask_em.inference.record import record_of
+
+        d = self.n_features_in_
+        if given is None:
+            if "_information" not in self.__dict__:
+                return None
+            covariance = self._information[0]
+        elif isinstance(given, Moments) and np.shape(given.mean) == (d,):
+            covariance = np.diag(np.concatenate([given.mean, given.covariance[np.triu_indices(d)]]) ** 2)
+        else:
+            raise ConfigurationError("errors must be the standard_errors_ of this fit")
+        # The mixing weight of one component is 1.
+        return record_of(self.model_, "observed", np.pad(covariance, ((1, 0), (1, 0))))
+
+    def _repr_html_inner(self) -> str:
+        """The summary for a notebook; scikit-learn's picture of the settings before there is one."""
+        from dask_em.report.html import html_of
+
+        if not self.__sklearn_is_fitted__():
+            return str(super()._repr_html_inner())
+        return html_of(self, self._errors(None))
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
+        from dask_em.report.html import bundle_of
+
+        return bundle_of(self) if self.__sklearn_is_fitted__() else dict(super()._repr_mimebundle_(**kwargs))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

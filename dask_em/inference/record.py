@@ -240,6 +240,13 @@ class StandardErrors:
         return self.errors[own].reshape(max(self.layout.components) + 1, -1)
 
 
+def record_of(model: FittedMixture, kind: str, covariance: Array) -> StandardErrors:
+    """The standard errors of a model from the (P, P) covariance of its parameters in the user's units, without an estimator's attributes."""
+    layout = Layout.of(model)
+    estimates = layout.shift + layout.unit * stored(model)
+    return StandardErrors(kind, layout, estimates, covariance, (), model.n_parameters, {})
+
+
 def published(estimator: Any) -> dict[str, Any]:
     """The fitted arrays of an estimator, which say in what shapes standard errors are given."""
     names = ("weights_", "means_", "covariances_", "rates_", "probabilities_")

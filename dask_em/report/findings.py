@@ -86,7 +86,8 @@ def small(model: FittedMixture, weight: float, names: Sequence[str]) -> list[str
     out = []
     for name, share in zip(names, model.parameters.weights):
         rows = share * weight
-        holds = f"Component {name} holds about {rows:,.3g} rows ({100 * share:.2g} % of the weight)"
+        count = f"{rows:,.0f}" if rows >= 100 else f"{rows:.3g}"
+        holds = f"Component {name} holds about {count} rows ({100 * share:.2g} % of the weight)"
         if rows < own:
             out.append(f"{holds}, fewer than its {own} parameters: fit fewer components, or simpler ones.")
         elif share < SMALL:

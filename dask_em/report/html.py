@@ -14,6 +14,9 @@ from typing import Any
 from dask_em.inference.record import StandardErrors
 from dask_em.report.text import Row, Summary, number, summarise
 
+MOST_ROWS = 300
+"""Rows of a table that a notebook is given; more would be megabytes in every saved copy of it."""
+
 STYLE = """
 .dask-em { color: inherit; font-size: 13px; line-height: 1.45; max-width: 70rem; font-variant-numeric: tabular-nums; }
 .dask-em h4 { font-size: 15px; font-weight: 600; margin: .2em 0 .5em; }
@@ -67,14 +70,16 @@ def _table(summary: Summary, rows: Sequence[Row]) -> str:
     """A body for each column of the table, whose name is said once."""
     head = "".join(f'<th scope="col" class="number">{escape(name)}</th>' for name in summary.components)
     bodies = []
-    for column, group in groupby(rows, lambda row: row.column):
+    for column, group in groupby(rows[:MOST_ROWS], lambda row: row.column):
         own = list(group)
         name = f'<th scope="rowgroup" rowspan="{len(own)}">{escape(column)}</th>'
         lines = [f'<td class="what">{escape(row.what)}</td>{_cells(row)}' for row in own]
         lines[0] = name + lines[0]
         bodies.append("<tbody>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</tbody>")
     table = f"<table><thead><tr><th></th><th></th>{head}</tr></thead>{''.join(bodies)}</table>"
-    return f'<div class="scroll" tabindex="0">{table}</div>'
+    left = len(rows) - MOST_ROWS
+    more = f"<small>{left:,} more rows are in the text that summary() gives</small>" if left > 0 else ""
+    return f'<div class="scroll" tabindex="0">{table}</div>{more}'
 
 
 def _cells(row: Row) -> str:

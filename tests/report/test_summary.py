@@ -33,6 +33,7 @@ from dask_em.errors import ConfigurationError, ConvergenceWarning
 from dask_em.families.covariance import MODELS
 from dask_em.report import findings
 from dask_em.report.text import covariance_in_words, number, summarise
+from tests import reference
 
 HOSTILE = "<script>alert('x')</script> & \"q\""
 EXACT: dict[str, Any] = {"prior": None, "tol": 1e-12, "max_iter": 5000, "random_state": 0}
@@ -270,6 +271,14 @@ def test_html_has_intervals_and_warnings(table: pd.DataFrame) -> None:
     assert "<details>" in html
 
 
+def test_a_notebook_is_spared_thousands_of_levels() -> None:
+    own = LatentClassAnalysis(1).fit(pd.DataFrame({"code": [f"level{i}" for i in range(1000)]}))
+    page = Page(own._repr_html_())
+    assert page.tags.count("tr") == 301
+    assert any("700 more rows" in t for t in page.text)
+    assert own.summary().count("code = level") == 1000
+
+
 @pytest.mark.parametrize("model", [GaussianMixture(2), MultivariateNormal(), Imputer()], ids=name_of)
 def test_an_unfitted_estimator_has_the_picture_of_scikit_learn(model: Any) -> None:
     assert "sk-container-id" in model._repr_html_()
@@ -432,6 +441,12 @@ def test_a_component_without_width() -> None:
         own = GaussianMixture(2, covariance_type="diag", n_init=3, random_state=0, prior=prior).fit(x)
         narrow = int(np.argmin(own.covariances_[:, 0, 0]))
         assert summarise(own).warnings == (f"The covariance of component {narrow} is close to singular: {how}.",)
+
+
+@pytest.mark.parametrize("kind", ["VVV", "VVI", "EEE", "EVE"])
+def test_narrow_flowers_are_no_singular_ones(kind: str) -> None:
+    x, _ = reference.iris()
+    assert summarise(GaussianMixture(3, covariance_type=kind, n_init=5, random_state=0).fit(x)).warnings == ()
 
 
 def test_long_lists_are_cut() -> None:

@@ -54,6 +54,34 @@ def coverage(surveys: int, rows: int, missing: float, m: int) -> None:
     run(surveys, rows, missing, m)
 
 
+@main.command()
+@click.option("--rows", default=1_000_000)
+@click.option("--dim", default=10)
+@click.option("--k", default=8)
+@click.option("--n-init", default=5)
+@click.option("--tol", default=1e-6)
+@click.option("--overlap", default=0.3, help="spread of the means: 1 is that of gmm, smaller ones overlap more")
+def solve(rows: int, dim: int, k: int, n_init: int, tol: float, overlap: float) -> None:
+    """Seconds and scans to the best optimum of overlapping components, beside scikit-learn."""
+    from bench.solve import run_solve
+
+    run_solve(rows, dim, k, n_init, tol, overlap)
+
+
+@main.command()
+@click.option("--rows", default=1_000_000)
+@click.option("--dim", default=10)
+@click.option("--k", default="2..10", help="numbers of components to try, such as 2..10")
+@click.option("--n-init", default=5)
+@click.option("--true-k", default=8)
+def sweep(rows: int, dim: int, k: str, n_init: int, true_k: int) -> None:
+    """Seconds to choose the number of components, and what a scan of all candidates costs."""
+    from bench.solve import run_sweep
+
+    low, _, high = k.partition("..")
+    run_sweep(rows, dim, (int(low), int(high or low)), n_init, true_k)
+
+
 @main.command("gmm-memory")
 @click.option("--rows", default=1_000_000)
 @click.option("--dim", default=10)

@@ -16,11 +16,13 @@ class Start:
     covariances: np.ndarray
 
 
-def mixture(rows: int, dim: int, k: int, missing: float = 0.0, seed: int = 7) -> tuple[np.ndarray, Start]:
+def mixture(
+    rows: int, dim: int, k: int, missing: float = 0.0, seed: int = 7, spread: float = 2.0
+) -> tuple[np.ndarray, Start]:
     """Rows of a mixture of overlapping, correlated normals, some cells missing at random, and a start."""
     rng = np.random.default_rng(seed)
     weights = rng.dirichlet(np.full(k, 5.0))
-    means = 2.0 * rng.normal(size=(k, dim))
+    means = spread * rng.normal(size=(k, dim))
     roots = rng.normal(size=(k, dim, dim)) / np.sqrt(dim)
     covariances = roots @ np.swapaxes(roots, 1, 2) + 0.3 * np.eye(dim)
     component = rng.choice(k, size=rows, p=weights)

@@ -211,6 +211,20 @@ def _add(R: Any, T: Any, n: int, out: Any) -> None:
             out[k, f] += a0
 
 
+@njit(nogil=True, cache=True, fastmath=FAST)
+def _log_sum(highest: Any, summed: Any, n: int) -> float:
+    """Sum of highest + log(summed): the product of 32 numbers from 1 to the number of components needs one logarithm."""
+    out = 0.0
+    for r in range(n):
+        out += highest[r]
+    for start in range(0, n, 32):
+        product = 1.0
+        for r in range(start, min(start + 32, n)):
+            product *= summed[r]
+        out += np.log(product)
+    return out
+
+
 @njit(nogil=True, cache=True)
 def scan(
     natural: Any,
@@ -221,8 +235,11 @@ def scan(
     sums: Any,
     top: Any,
     total: Any,
+    log_likelihood: Any,
+    even: bool,
     buffer: Any,
 ) -> None:
+    """With `even` weights of 1, top and total need no more columns than a tile, and the log-likelihoods are summed here."""
     P, K, q = natural.shape
     T, S, scratch = buffer[:q], buffer[q : q + K], buffer[q + K]
     bits = scratch.view(np.int64)
@@ -234,15 +251,11 @@ def scan(
             _score(natural[p], T, n, S)
             for c in range(len(bounds) - 1):
                 own = S[bounds[c] : bounds[c + 1]]
-                _softmax(
-                    own,
-                    n,
-                    weight[min(c, len(weight) - 1), start:stop],
-                    top[c, start:stop],
-                    total[c, start:stop],
-                    scratch,
-                    bits,
-                )
+                first = 0 if even else start
+                highest, summed = top[c, first : first + n], total[c, first : first + n]
+                _softmax(own, n, weight[min(c, len(weight) - 1), start:stop], highest, summed, scratch, bits)
+                if even:
+                    log_likelihood[c] += _log_sum(highest, summed, n)
             _add(S, T, n, sums[p])
 
 

@@ -175,7 +175,8 @@ class Table:
             states.append(loop.start(rules, sizes, start))
             sampled.append(tried)
         share = None
-        if few:
+        large = self.profile.rows >= WORTHWHILE_ROWS
+        if few or (large and any(m.acceleration is not None for m, _ in models)):
             width = encode_sample(self.profile.sample.slice(0, 1), self.schema)
             share = coarse_rows(self.profile.rows, width) / self.profile.rows
         done = scan(self.executor, self.blocks, states, self.on_progress, share, penalty)

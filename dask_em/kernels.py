@@ -43,28 +43,46 @@ def suits(families: Sequence[Family], n_rows: int, natural: Array, centred: bool
     )
 
 
+_scratch = threading.local()
+
+
+def reused(name: str, rows: int, columns: int) -> Array:
+    """A reused array of this thread: fresh memory is many times slower than memory already mapped."""
+    array: Array | None = getattr(_scratch, name, None)
+    if array is None or array.shape[0] < rows or array.shape[1] != columns:
+        array = np.empty((rows, columns))
+        setattr(_scratch, name, array)
+    return array[:rows]
+
+
 def fold(
-    natural: Array, values: Array, runs: Any, weight: Array, sizes: tuple[int, ...], sums: Array
-) -> tuple[Array, Array]:
+    natural: Array, values: Array, runs: Any, weight: Array, base: Array, sizes: tuple[int, ...], sums: Array
+) -> Array:
     """Add responsibilities times features of a block to the sums (P, K, q) of its patterns.
 
     Parameters
     ----------
     natural : (P, K, q) natural parameters; features are 1, the d values, and the upper triangle of their products
     values : (d, n) encoded rows, sorted by pattern; runs : (P + 1,)
-    weight : (1, n) row weights, or (C, n) of each candidate
+    weight : (1, n) row weights, or (C, n) of each candidate; base : (n,) what is added to the log densities
     sizes : components of each candidate
 
     Returns
     -------
-    top, total : (C, n)
-        Of every candidate and row, the largest score and the sum of the exponentials of scores less the largest.
+    log_likelihood : (C,) of the rows runs[0] to runs[-1]
     """
     compiled = _compiled()
-    top, total = np.empty((len(sizes), weight.shape[1])), np.empty((len(sizes), weight.shape[1]))
+    rows = slice(int(runs[0]), int(runs[-1]))
+    own = weight[:, rows]
+    even = bool((own == 1.0).all())
+    top, total = (reused(name, len(sizes), compiled.TILE if even else weight.shape[1]) for name in ("top", "total"))
+    log_likelihood = np.zeros(len(sizes))
     buffer = np.empty((natural.shape[1] + natural.shape[2] + 1, compiled.TILE))
-    compiled.scan(natural, values, runs, weight, np.cumsum([0, *sizes]), sums, top, total, buffer)
-    return top, total
+    compiled.scan(natural, values, runs, weight, np.cumsum([0, *sizes]), sums, top, total, log_likelihood, even, buffer)
+    if even:
+        return log_likelihood + base[rows].sum()
+    density: Array = top[:, rows] + np.log(total[:, rows]) + base[rows]
+    return (density * own).sum(axis=1)
 
 
 def precisions(covariances: Array, observed: Mask) -> tuple[Array, Array]:

@@ -11,7 +11,6 @@ in the tile gets its own W. The module knows blocks and families, not how the su
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dask_em.families.base import Array, Family, Mask, Plan
-from dask_em.kernels import fold, suits
+from dask_em.kernels import fold, reused, suits
 
 TILE_BYTES = 1 << 21
 """Features and scores of one tile: written once and read twice, so they should stay in the L2 cache."""
@@ -165,10 +164,8 @@ class Scorer:
             return None
         sums = np.zeros_like(self.natural)
         weights = block.weights(slice(None), replicates)
-        top, total = fold(self.natural, block.values[0], runs, weights, sizes, sums)
-        rows = slice(int(runs[0]), int(runs[-1]))
-        log_density = top[:, rows] + np.log(total[:, rows]) + block.base[rows]
-        return PatternSums((log_density * weights[:, rows]).sum(axis=1), sums)
+        log_likelihood = fold(self.natural, block.values[0], runs, weights, block.base, sizes, sums)
+        return PatternSums(log_likelihood, sums)
 
     def evaluate(self, sums: Array, base: Array) -> PatternSums:
         """What `fold` returns for candidates of one component, from (P, C, q) sums of weights times features.
@@ -211,8 +208,8 @@ class Tile:
         n_components, q = scorer.natural.shape[1:]
         n = rows.stop - rows.start
         self.scorer, self.block, self.rows = scorer, block, rows
-        self.features = _buffer("features", q, width)[:, :n]
-        self.scores = _buffer("scores", n_components, width)[:, :n]
+        self.features = reused("features", q, width)[:, :n]
+        self.scores = reused("scores", n_components, width)[:, :n]
         first, last = np.searchsorted(runs, [rows.start, rows.stop - 1], side="right") - 1
         edges = np.minimum(np.maximum(runs[first : last + 2] - rows.start, 0), n).tolist()
         self.pieces = [(p, slice(a, b)) for p, a, b in zip(range(first, last + 1), edges, edges[1:]) if b > a]
@@ -262,7 +259,7 @@ def weighted_features(family: Family, block: Block, weights: Array) -> Array:
     runs, step = block.runs, tile_rows(len(weights), q)
     for start in range(0, block.n_rows, step):
         stop = min(start + step, block.n_rows)
-        features = _buffer("features", q, step)[:, : stop - start]
+        features = reused("features", q, step)[:, : stop - start]
         features[0] = 1.0
         family.features(block.values[0][:, start:stop], features[1:])
         first, last = np.searchsorted(runs, [start, stop - 1], side="right") - 1
@@ -291,15 +288,3 @@ def tile_rows(n_components: int, n_features: int) -> int:
     rows = TILE_BYTES // (8 * (n_features + n_components))
     # 8 more than a multiple of 64: rows of the buffers must not share cache sets.
     return min(max(rows // 64 * 64, 256), 16384) + 8
-
-
-_scratch = threading.local()
-
-
-def _buffer(name: str, rows: int, columns: int) -> Array:
-    """A reused array of this thread: fresh memory is many times slower than memory already mapped."""
-    array: Array | None = getattr(_scratch, name, None)
-    if array is None or array.shape[0] < rows or array.shape[1] != columns:
-        array = np.empty((rows, columns))
-        setattr(_scratch, name, array)
-    return array[:rows]

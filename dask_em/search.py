@@ -266,4 +266,7 @@ def _starts(estimator: Any) -> list[str]:
     given = [
         name for name, value in settings.items() if name.endswith("_init") and name != "n_init" and value is not None
     ]
-    return given + ([] if settings["init"] is None or isinstance(settings["init"], str) else ["init"])
+    plain = settings["init"] is None or (
+        isinstance(settings["init"], str) and settings["init"] in ("kmeans++", "random")
+    )
+    return given + ([] if plain else ["init"])

@@ -29,7 +29,7 @@ MARGIN = 4.0
 SAMPLE_WEIGHT = 4096.0
 """Rows that a start on a sample has seen at least."""
 
-OTHERS = 64
+OTHERS = 32
 """Evaluations on the sample for a candidate that does not lead."""
 
 
@@ -71,7 +71,8 @@ class Candidate:
     """One model under way: its size, the objective and log-likelihood of every accepted state, and where it stands.
 
     parameters is set when the candidate has stopped; it holds those of the last entry of `objectives`. fallback is the EM step that was passed over for the
-    proposal that is evaluated next; reach is how many evaluations a solution on a sample may take.
+    proposal that is evaluated next; reach is how many evaluations a solution on a sample may take, promised the gain that the last one predicted, and trust how much of
+    what was promised before has come true.
     """
 
     n_components: int
@@ -83,6 +84,8 @@ class Candidate:
     fallback: Parameters | None = None
     rejected: tuple[Rejected, ...] = ()
     reach: int = N_MAPS
+    promised: float = 0.0
+    trust: float = 1.0
 
     @property
     def n_maps(self) -> int:
@@ -218,11 +221,14 @@ def _proposed(
             if ahead is not None and ahead.gain <= tol and len(candidate.objectives) > 1:
                 candidates[index] = replace(candidate, verdict=Verdict.ANTICIPATED, parameters=here)
                 continue
-            if ahead is not None and short > MARGIN * ahead.gain:
+            if ahead is not None:
+                candidate = candidates[index] = replace(candidate, promised=ahead.gain)
+            if ahead is not None and short > MARGIN * candidate.trust * ahead.gain:
                 candidates[index] = replace(candidate, verdict=Verdict.OUTRUN, parameters=here)
                 continue
             target = step if ahead is None else ahead.parameters
         x, mapped = (mixture.coordinates(p, [len(own)]) for p in (here, target))
+        assert candidate.accelerator is not None
         way, move = candidate.accelerator.told(x.ravel(), mapped.ravel())
         candidates[index] = replace(candidate, accelerator=way)
         there = target if move is None else mixture.at(move.reshape(x.shape), target, [len(own)])
@@ -277,8 +283,12 @@ def _judged(state: State, index: int, objective: float, log_likelihood: float, o
                 rejected=(*candidate.rejected, lost),
                 accelerator=candidate.accelerator.rejected(),
                 reach=max(candidate.reach // SHORTER, LEAST),
+                trust=candidate.trust / SHORTER,
             )
         candidate = replace(candidate, fallback=None, reach=min(candidate.reach * LONGER, N_MAPS))
+        if candidate.promised > 0:
+            kept = (objective - candidate.objectives[-1]) / candidate.promised
+            candidate = replace(candidate, trust=float(np.clip(kept, 1 / N_MAPS, 1.0)))
     objectives = (*candidate.objectives, objective)
     if decreased(objectives):
         raise ObjectiveDecreasedError(

@@ -37,6 +37,7 @@ from dask_em.estimators.tables import (
     score_rows,
     to_source,
 )
+from dask_em.estimators.warm import model_of, warm_start
 from dask_em.execution.choose import is_dask_frame, open_executor
 from dask_em.mixture import Mixture, Parameters
 from dask_em.model import FittedMixture
@@ -158,13 +159,14 @@ class BaseMixture(DensityMixin, BaseEstimator):
     def fit_settings(self) -> fitting.Settings:
         """How to fit, as the arguments say."""
         labels, given = self._labels(), self._has_given()
+        seeded = "kmeans++" if model_of(self.init) is not None else self.init
         return fitting.Settings(
             prior=self.prior,  # type: ignore[arg-type]
             tol=checked_number("tol", self.tol, numbers.Real),
             max_iter=checked_number("max_iter", self.max_iter, numbers.Integral),
             acceleration=self.acceleration,
             n_init=1 if given or labels is not None else checked_number("n_init", self.n_init, numbers.Integral),
-            init="labels" if labels is not None else self.init,
+            init="labels" if labels is not None else seeded,
             seed=seed_of(self.random_state),
             given=partial(self._start, k=self.n_components) if given else None,
             **self._settings(),
@@ -172,7 +174,7 @@ class BaseMixture(DensityMixin, BaseEstimator):
 
     def _labels(self) -> Any:
         """The labels that `init` holds, or None."""
-        return None if self.init is None or isinstance(self.init, str) else self.init
+        return None if isinstance(self.init, (str, type(None))) or model_of(self.init) is not None else self.init
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Fit, then `predict` the same rows."""
@@ -221,14 +223,18 @@ class BaseMixture(DensityMixin, BaseEstimator):
         return renamed(X, positions(len(names)) if fitted is None else fitted)
 
     def _has_given(self) -> bool:
-        return any(
+        return model_of(self.init) is not None or any(
             value is not None
             for name, value in self.get_params(deep=False).items()
             if name.endswith("_init") and name != "n_init"
         )
 
     def _start(self, schema: Schema, mixture: Mixture, block: Block, k: int) -> Parameters:
-        """Given values where there are any; what is not given comes from one M-step on a seeded start."""
+        """Given values where there are any; what is not given comes from a fitted model, or else from one M-step on a seeded start."""
+        earlier = model_of(self.init)
+        if earlier is not None:
+            start = warm_start(earlier, schema, mixture, k)
+            return Parameters(start.weights, self._given_parts(schema, start.parts))
         centres = self._centres(schema)
         if centres is None:
             rng = np.random.default_rng([seed_of(self.random_state), k, 0])

@@ -23,9 +23,9 @@ SHARED = """prior : "weak" or None, default "weak"
         Starts; all advance in the same scans of the table, and the best objective wins. From 65,536 rows on they run on a sample of 16,384 in memory; the
         best of each number of components goes on with all rows, and another one too if it is a different optimum that the sample cannot tell from it
         (three standard errors). A larger sample then anticipates where each scan leads, so that a handful of scans are enough.
-    init : "kmeans++", "random", or (n,) integer labels from 0 to n_components - 1, default "kmeans++"
+    init : "kmeans++", "random", (n,) integer labels from 0 to n_components - 1, or a fitted mixture or the folder of a saved one, default "kmeans++"
         How rows of a sample are grouped to start from: around centres drawn by k-means++, or around random rows. With labels EM starts with the
-        M-step on them. What the *_init parameters give goes before.
+        M-step on them; from a model of the same columns it goes on where that one ended. What the *_init parameters give goes before.
     random_state : int, numpy generator or None
         Seed of the starts. The same seed gives the same fit, whatever the order, the partitions or the repetition of rows.
     executor : None, "local", "dask", scheduler address or distributed.Client

@@ -7,10 +7,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from dask_em import GaussianMixture, LatentClassAnalysis, select_model
+from dask_em.data.gather import Folds
+from dask_em.data.keys import row_keys
 from dask_em.errors import ConfigurationError, ConvergenceWarning, DataError
+from tests import reference
 
 RNG = np.random.default_rng(0)
 SEPARATE = RNG.normal(size=(40, 1)) + 9 * (np.arange(40) % 2)[:, None]
@@ -68,3 +72,152 @@ def test_a_start_for_one_number_is_not_one_for_all(name: str) -> None:
     with pytest.raises(ConfigurationError, match=argument):
         select_model(SEPARATE, [1, 2, 3], estimator=model)
     assert select_model(SEPARATE, [2], estimator=model).best.n_components == 2
+
+
+# --- the grid ----------------------------------------------------------------------------------------------------
+
+KINDS, SIZES = ["VVV", "EEE", "VVI", "EII"], range(1, 4)
+
+
+def iris() -> pd.DataFrame:
+    return reference.iris()[0]
+
+
+@pytest.fixture(scope="module")
+def grid() -> Any:
+    return select_model(iris(), SIZES, KINDS, n_init=3, random_state=0)
+
+
+def test_every_candidate_is_that_of_a_fit_by_itself(grid: Any) -> None:
+    assert len(grid.table) == 12
+    for row in grid.table.itertuples():
+        alone = GaussianMixture(row.n_components, covariance_type=row.covariance_type, n_init=3, random_state=0)
+        alone.fit(iris())
+        assert row.log_likelihood == pytest.approx(alone.log_likelihood_, abs=1e-6)
+        assert row.bic == pytest.approx(alone.bic(iris()), abs=1e-5)
+        assert row.aic == pytest.approx(alone.aic(iris()), abs=1e-5)
+        shares = alone.predict_proba(iris()).to_numpy()
+        entropy = -(shares * np.log(np.maximum(shares, 1e-300))).sum()
+        assert row.entropy == pytest.approx(entropy, abs=1e-5)
+        assert row.icl == pytest.approx(row.bic + 2 * entropy, abs=1e-4)
+        assert row.starts == 3
+
+
+def test_all_models_share_scans(grid: Any) -> None:
+    longest = max(
+        GaussianMixture(k, covariance_type=kind, n_init=3, random_state=0).fit(iris()).n_scans_
+        for kind in KINDS
+        for k in SIZES
+    )
+    assert grid.best.n_scans_ == longest
+
+
+def test_the_best_is_fitted_and_is_what_the_criterion_says(grid: Any) -> None:
+    row = grid.table.loc[grid.table["bic"].idxmin()]
+    assert (grid.best.covariance_type, grid.best.n_components) == (row["covariance_type"], row["n_components"])
+    assert grid.best.log_likelihood_ == row["log_likelihood"]
+    assert len(grid.best.predict(iris())) == 150
+
+
+def test_holes_are_the_same_for_every_model_of_the_grid() -> None:
+    """Models whose columns are independent read rows that were grouped by pattern for others."""
+    X = iris().mask(np.random.default_rng(2).random((150, 4)) < 0.2)
+    found = select_model(X, [2, 3], KINDS, n_init=2, random_state=0)
+    for row in found.table.itertuples():
+        alone = GaussianMixture(row.n_components, covariance_type=row.covariance_type, n_init=2, random_state=0)
+        assert row.log_likelihood == pytest.approx(alone.fit(X).log_likelihood_, abs=1e-6)
+
+
+@pytest.mark.parametrize("criterion", ["bic", "icl", "aic", "held-out"])
+def test_every_criterion_chooses_by_its_column(criterion: Any) -> None:
+    found = select_model(iris(), [1, 2, 3], ["VVV", "EEE"], criterion=criterion, n_init=2, random_state=0)
+    column = found.table[criterion.replace("-", "_")]
+    row = found.table.loc[column.idxmax() if criterion == "held-out" else column.idxmin()]
+    assert found.best.n_components == row["n_components"]
+    assert "<svg" in found.figure()
+    assert "<table" in found._repr_html_()
+
+
+@pytest.mark.filterwarnings("ignore::dask_em.errors.ConvergenceWarning")  # four components on two groups may creep
+def test_held_out_density_is_that_of_rows_the_fit_did_not_see() -> None:
+    rng = np.random.default_rng(0)
+    X = np.concatenate([rng.normal(size=(300, 2)), rng.normal(size=(300, 2)) + 4])
+    found = select_model(X, [1, 2, 4], criterion="held-out", n_init=3, random_state=0, folds=4)
+    assert found.best.n_components == 2
+    held_out = found.table.set_index("n_components")["held_out"]
+    inside = found.table.set_index("n_components")["log_likelihood"] / len(X)
+    assert (held_out < inside).all()
+    fresh = np.concatenate([rng.normal(size=(20_000, 2)), rng.normal(size=(20_000, 2)) + 4])
+    assert held_out[2] == pytest.approx(found.best.score(fresh), abs=0.08)
+    # One component has a closed form: fit to three parts, score the fourth.
+    words = row_keys(pa.table({"a": X[:, 0]}), (), ("", 0))
+    part = Folds(8).counts(words)[4:].argmax(axis=0)
+    total = 0.0
+    for f in range(4):
+        own = GaussianMixture(1).fit(X[part != f])
+        total += own.score(X[part == f]) * (part == f).sum()
+    assert held_out[1] == pytest.approx(total / len(X), abs=2e-3)
+
+
+def test_waves_find_the_same(monkeypatch: pytest.MonkeyPatch, grid: Any) -> None:
+    monkeypatch.setattr("dask_em.search.WAVE_BYTES", 20_000)
+    waves = select_model(iris(), SIZES, KINDS, n_init=3, random_state=0)
+    pd.testing.assert_frame_equal(waves.table, grid.table, rtol=1e-9)
+
+
+def test_who_cannot_win_is_stopped_and_the_winner_is_the_same() -> None:
+    rng = np.random.default_rng(0)
+    means = np.array([[0, 0, 0], [4, 0, 1], [0, 5, -1]])
+    X = means[rng.choice(3, 70_000)] + rng.normal(size=(70_000, 3))
+    found = select_model(X, range(1, 7), n_init=2, random_state=0)
+    assert found.best.n_components == 3
+    assert found.best.converged_
+    assert found.best.n_scans_ <= 8
+    stopped = found.best.history_["outcome"].str.startswith("stopped early")
+    assert stopped.any()
+    alone = GaussianMixture(3, n_init=2, random_state=0).fit(X)
+    assert found.best.log_likelihood_ == pytest.approx(alone.log_likelihood_, abs=1e-5 * len(X))
+
+
+def test_weights_are_rows(grid: Any) -> None:
+    X = iris()
+    weight = np.tile([1.0, 2.0], 75)
+    found = select_model(X, [2, 3], ["VVV"], sample_weight=weight, n_init=2, random_state=0)
+    repeated = select_model(X.loc[X.index.repeat(weight.astype(int))], [2, 3], ["VVV"], n_init=2, random_state=0)
+    for name in ("log_likelihood", "bic", "entropy"):
+        np.testing.assert_allclose(found.table[name], repeated.table[name], rtol=1e-7)
+
+
+def test_latent_classes_are_chosen_too() -> None:
+    cells, counts = reference.latent_class_cells("carcinoma")
+    found = select_model(
+        cells, [1, 2, 3, 4], estimator=LatentClassAnalysis(1, random_state=0), n_init=10, sample_weight=counts
+    )
+    assert found.best.n_components == 3
+    assert found.table["covariance_type"].isna().all()
+    assert "<svg" in found.figure()
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "nothing to try": ({"n_components": []}, "n_components is empty"),
+    "no models": ({"covariance_type": []}, "covariance_type is empty"),
+    "no such model": ({"covariance_type": ["VXV"]}, "covariance_type must be"),
+    "criterion": ({"criterion": "likelihood"}, "criterion must be"),
+    "folds": ({"criterion": "held-out", "folds": 1}, "folds must be"),
+    "no covariance": ({"estimator": LatentClassAnalysis(1), "covariance_type": ["VVV"]}, "has no covariance_type"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_asked_wrongly_is_one_sentence(name: str) -> None:
+    arguments, message = WRONG[name]
+    with pytest.raises(ConfigurationError, match=message):
+        select_model(SEPARATE, **{"n_components": [1, 2], **arguments})
+
+
+def test_weights_that_sum_to_zero_and_too_few_rows() -> None:
+    with pytest.raises(DataError, match="weights are all zero"):
+        select_model(SEPARATE, [1, 2], sample_weight=np.zeros(len(SEPARATE)))
+    few = np.random.default_rng(0).normal(size=(6, 9))
+    with pytest.raises(DataError, match="collapsed"):
+        select_model(few, [2], ["VVV"], estimator=GaussianMixture(1, prior=None, random_state=0))

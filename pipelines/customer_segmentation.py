@@ -36,6 +36,7 @@ def plan(config: SegmentationConfig) -> dict[str, Any]:
         "columns": list(_model(level).design.features),
         "n_components": list(level.candidates),
         "starts": len(level.candidates) * level.model.n_init,
+        "standard_errors": _cost_of_errors(level),
         "executor": config.cluster.scheduler or config.cluster.executor,
         "output": config.output,
         "writes": [
@@ -99,6 +100,15 @@ def run(config: SegmentationConfig, *, progress: Callable[[Any], None]) -> dict[
         "report": str(output / "report.html"),
         "model": str(output / "model"),
     }
+
+
+def _cost_of_errors(level: Level) -> str:
+    """What `standard_errors` of the largest model would sum up for every row (Louis 1982): half the square of the parameters that are stored."""
+    design, k = _model(level).design, max(level.candidates)
+    d = len(design.gaussian)
+    own = k * (1 + d + (d * (d + 1) // 2 if design.pattern else d) + len(design.poisson) + len(design.binomial))
+    at_least = "at least " if design.categorical else ""
+    return f"{at_least}{own * (own + 1) // 2:,} sums a row for the observed information with {k} segments, or the bootstrap"
 
 
 def _checked(level: Level) -> Source:

@@ -344,6 +344,7 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             n_init=self.n_init,
             seed=bootstrap.seed,
             bootstrap=bootstrap,
+            acceleration="daarem",
         )
         return settings, N_COMPONENTS if self.n_components is None else (self.n_components,)
 

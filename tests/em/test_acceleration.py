@@ -71,6 +71,50 @@ def test_evaluations_of_the_map_are_no_more_than_the_published(method: Any, publ
     assert_allclose(theta, [reference.DEATHS_WEIGHT, *reference.DEATHS_RATES], atol=2e-6)
 
 
+LINKAGE = np.array([125.0, 18.0, 20.0, 34.0])
+"""Animals in four cells of chances (1/2 + p/4, (1 - p)/4, (1 - p)/4, p/4) (Rao 1965; Dempster, Laird and Rubin 1977)."""
+
+LINKAGE_LIMIT = (15 + np.sqrt(53809)) / 394
+
+
+def linkage_map(p: float) -> float:
+    """One EM step: the first cell is split into those of chance 1/2 and of chance p/4."""
+    hidden = LINKAGE[0] * (p / 4) / (0.5 + p / 4)
+    return (hidden + LINKAGE[3]) / (hidden + LINKAGE[1:].sum())
+
+
+def test_linkage_by_em_and_accelerated() -> None:
+    p, iterates = 0.5, []
+    for _ in range(8):
+        p = linkage_map(p)
+        iterates.append(p)
+    published = [0.6082474227, 0.6243210504, 0.6264888791, 0.6267773223, 0.6268156321, 0.6268207190, 0.6268213945]
+    assert_allclose(iterates, [*published, 0.6268214841], atol=5e-11)
+    for way in (Squarem(), Daarem()):
+        x, steps = np.array([0.0]), 0  # log odds of 1/2
+        while abs(linkage_map(1 / (1 + np.exp(-x[0]))) - 1 / (1 + np.exp(-x[0]))) > 1e-10:
+            after = linkage_map(1 / (1 + np.exp(-x[0])))
+            mapped = np.array([np.log(after / (1 - after))])
+            way, move = way.told(x, mapped)
+            x, steps = mapped if move is None else move, steps + 1
+        assert 1 / (1 + np.exp(-x[0])) == pytest.approx(LINKAGE_LIMIT, abs=1e-9)
+        assert steps < 10
+
+
+def test_linkage_information() -> None:
+    """Louis: what is complete less what is missing; the rate of EM is the share that is missing."""
+    p = LINKAGE_LIMIT
+    hidden = LINKAGE[0] * (p / 4) / (0.5 + p / 4)
+    complete = (hidden + LINKAGE[3]) / p**2 + (LINKAGE[1] + LINKAGE[2]) / (1 - p) ** 2
+    missing = LINKAGE[0] * (p / 4) * 0.5 / (0.5 + p / 4) ** 2 / p**2
+    assert complete == pytest.approx(435.317854, abs=1e-5)
+    assert complete - missing == pytest.approx(377.516900, abs=1e-5)
+    rate = (linkage_map(p + 1e-6) - linkage_map(p - 1e-6)) / 2e-6
+    assert rate == pytest.approx(missing / complete, abs=1e-7)
+    assert rate == pytest.approx(0.1327787, abs=1e-6)
+    assert (complete - missing) ** -0.5 == pytest.approx(0.0514673, abs=1e-6)
+
+
 # --- in fits -----------------------------------------------------------------------------------------------------
 
 

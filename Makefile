@@ -22,7 +22,7 @@ lint: $(READY) ## Check style, types and spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/codespell --ignore-words-list ouput,tabel,gausian,twon,notin dask_em pipelines tests conf docs README.md
+	$(BIN)/codespell --ignore-words-list ouput,tabel,gausian,twon,notin,teh dask_em pipelines tests conf docs README.md
 
 schema: $(READY) ## Renew the JSON Schema of job files
 	$(BIN)/dask-em schema > conf/job.schema.json

@@ -88,11 +88,15 @@ def grid() -> Any:
     return select_model(iris(), SIZES, KINDS, n_init=3, random_state=0)
 
 
+def alone_of(k: int, kind: str, n_init: int) -> GaussianMixture:
+    """What the grid fits, by itself."""
+    return GaussianMixture(k, covariance_type=kind, n_init=n_init, acceleration="daarem", random_state=0)
+
+
 def test_every_candidate_is_that_of_a_fit_by_itself(grid: Any) -> None:
     assert len(grid.table) == 12
     for row in grid.table.itertuples():
-        alone = GaussianMixture(row.n_components, covariance_type=row.covariance_type, n_init=3, random_state=0)
-        alone.fit(iris())
+        alone = alone_of(row.n_components, row.covariance_type, 3).fit(iris())
         assert row.log_likelihood == pytest.approx(alone.log_likelihood_, abs=1e-6)
         assert row.bic == pytest.approx(alone.bic(iris()), abs=1e-5)
         assert row.aic == pytest.approx(alone.aic(iris()), abs=1e-5)
@@ -104,11 +108,7 @@ def test_every_candidate_is_that_of_a_fit_by_itself(grid: Any) -> None:
 
 
 def test_all_models_share_scans(grid: Any) -> None:
-    longest = max(
-        GaussianMixture(k, covariance_type=kind, n_init=3, random_state=0).fit(iris()).n_scans_
-        for kind in KINDS
-        for k in SIZES
-    )
+    longest = max(alone_of(k, kind, 3).fit(iris()).n_scans_ for kind in KINDS for k in SIZES)
     assert grid.best.n_scans_ == longest
 
 
@@ -124,7 +124,7 @@ def test_holes_are_the_same_for_every_model_of_the_grid() -> None:
     X = iris().mask(np.random.default_rng(2).random((150, 4)) < 0.2)
     found = select_model(X, [2, 3], KINDS, n_init=2, random_state=0)
     for row in found.table.itertuples():
-        alone = GaussianMixture(row.n_components, covariance_type=row.covariance_type, n_init=2, random_state=0)
+        alone = alone_of(row.n_components, row.covariance_type, 2)
         assert row.log_likelihood == pytest.approx(alone.fit(X).log_likelihood_, abs=1e-6)
 
 

@@ -55,16 +55,13 @@ def criterion_lines(
     kinds = list(dict.fromkeys(shapes.dropna()))
     with canvas(7.2, 3.6 if len(kinds) < 2 else 4.6) as figure:
         axes = figure.add_subplot()
+        ends: list[tuple[float, float, str, str, bool]] = []
         for own, line in rows.groupby(shapes.fillna(""), sort=False):
             marked = model is None or own == model or len(kinds) < 2
             x, y = line["n_components"].to_numpy(dtype=int), line[column].to_numpy(dtype=float)
             colour = PALETTE[0] if marked and len(kinds) > 1 else MUTED
             axes.plot(x, y, color=colour, linewidth=2.0 if marked else 1.0, marker="o", markersize=5 if marked else 3)
-            if len(kinds) > 1:
-                axes.annotate(
-                    own, (x[-1], y[-1]), (6, 0), textcoords="offset points", va="center", fontsize=8, color=colour,
-                    fontweight="bold" if marked else "normal",
-                )  # fmt: skip
+            ends.append((float(x[-1]), float(y[-1]), str(own), colour, marked))
             if marked:
                 for a, b in zip(x[x == chosen], y[x == chosen], strict=True):
                     axes.plot(a, b, "o", color=PALETTE[0], markersize=10)
@@ -79,7 +76,24 @@ def criterion_lines(
         axes.yaxis.set_major_formatter(_thousands())
         below = "  (parameters below)" if one and "n_parameters" in rows else ""
         name_axes(axes, f"number of {of}{below}", CRITERIA[criterion])
+        if not one:
+            _name_ends(axes, ends)
         return to_svg(figure)
+
+
+def _name_ends(axes: Any, ends: list[tuple[float, float, str, str, bool]]) -> None:
+    """Write names at the ends of lines, pushed apart where they would cover each other."""
+    axes.figure.canvas.draw()
+    per_point = axes.figure.dpi / 72
+    highest: dict[float, float] = {}
+    for x, y, name, colour, marked in sorted(ends):
+        at = axes.transData.transform((x, y))[1] / per_point
+        place = max(at, highest.get(x, -np.inf) + 9.0)
+        highest[x] = place
+        axes.annotate(
+            name, (x, y), (7, place - at), textcoords="offset points", va="center", fontsize=8, color=colour,
+            fontweight="bold" if marked else "normal",
+        )  # fmt: skip
 
 
 def scatter_ellipses(

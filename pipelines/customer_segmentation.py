@@ -93,6 +93,7 @@ def run(config: SegmentationConfig, *, progress: Callable[[Any], None]) -> dict[
         "bic": float(chosen["bic"]),
         "log_likelihood": best.log_likelihood_,
         "converged": bool(best.converged_),
+        "n_maps": best.n_maps_,
         "n_scans": best.n_scans_,
         "outliers": scored["outliers"],
         "segments": described.sizes(segments).to_dict("records"),

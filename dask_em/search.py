@@ -35,7 +35,7 @@ class Selection:
     Attributes
     ----------
     table : one row for each model and number of components that could be fitted: covariance_type, n_components, log_likelihood, n_parameters, bic, icl, aic, entropy,
-        held_out (per row, where asked for), converged, starts
+        held_out (per row, where asked for), converged, outcome ("stopped early" is who could not win any more), starts
     best : the fitted estimator that the criterion chose
     criterion : which; bic, icl and aic are smaller where they are better, the held-out log density is larger
     fit : the candidates of the chosen model
@@ -141,6 +141,7 @@ def select_model(
                 "entropy": entropies[i],
                 **({} if held_out is None else {"held_out": held_out[i]}),
                 "converged": candidate.verdict.converged,
+                "outcome": str(candidate.verdict).split(":")[0],
                 "starts": sum(c.n_components == candidate.n_components for c in fit.sampled or fit.candidates),
             }
         )

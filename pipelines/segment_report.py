@@ -84,7 +84,7 @@ def _texts(
                 f"{int(selection.table['starts'].sum())} starts in all, were fitted in the same {best.n_scans_} scans of the table."
             ],
             figure=drawn["bic"],
-            table=selection.table,
+            table=selection.table[["n_components", "log_likelihood", "n_parameters", "bic", "outcome", "starts"]],
             formats={"log_likelihood": ",.1f", "bic": ",.1f", "aic": ",.1f"},
         ),
         page.Section(

@@ -61,11 +61,12 @@ def coverage(surveys: int, rows: int, missing: float, m: int) -> None:
 @click.option("--n-init", default=5)
 @click.option("--tol", default=1e-6)
 @click.option("--overlap", default=0.3, help="spread of the means: 1 is that of gmm, smaller ones overlap more")
-def solve(rows: int, dim: int, k: int, n_init: int, tol: float, overlap: float) -> None:
-    """Seconds and scans to the best optimum of overlapping components, beside scikit-learn."""
+@click.option("--daal4py", metavar="PYTHON", help="also oneDAL, by this Python that has daal4py (and NumPy 1)")
+def solve(rows: int, dim: int, k: int, n_init: int, tol: float, overlap: float, daal4py: str | None) -> None:
+    """Seconds and scans to the best optimum of overlapping components, beside scikit-learn and oneDAL."""
     from bench.solve import run_solve
 
-    run_solve(rows, dim, k, n_init, tol, overlap)
+    run_solve(rows, dim, k, n_init, tol, overlap, daal4py)
 
 
 @main.command()

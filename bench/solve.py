@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 import warnings
 from collections.abc import Callable
+from tempfile import TemporaryDirectory
 from time import process_time
 from typing import Any
 
@@ -19,7 +21,7 @@ OVERLAP = 0.3
 """Spread of the means, as a share of that of the workload `gmm`: components overlap, and EM creeps."""
 
 
-def run_solve(rows: int, dim: int, k: int, n_init: int, tol: float, overlap: float) -> None:
+def run_solve(rows: int, dim: int, k: int, n_init: int, tol: float, overlap: float, daal4py: str | None) -> None:
     """One number of components, several starts, beside scikit-learn's usual way with a large table."""
     X, _ = mixture(rows, dim, k, spread=2.0 * overlap)
     one = LocalExecutor(n_threads=1)
@@ -34,6 +36,8 @@ def run_solve(rows: int, dim: int, k: int, n_init: int, tol: float, overlap: flo
     peer, seconds = _timed(lambda: _theirs(X, k, n_init))
     out.append({"who": f"scikit-learn, {n_init} starts on 50,000 rows, then all at 1e-3", "cpu s": seconds,
                 "scans": peer.n_iter_, "mean ll": float(peer.score(X))})  # fmt: skip
+    if daal4py is not None:
+        out.append(_daal4py(daal4py, X, k, n_init, tol))
     report("solve", out, rows=rows, dim=dim, k=k, n_init=n_init, tol=tol, overlap=overlap)
 
 
@@ -91,6 +95,31 @@ def _theirs(X: np.ndarray, k: int, n_init: int) -> Any:
         return Peer(
             k, weights_init=first.weights_, means_init=first.means_, precisions_init=first.precisions_, random_state=0
         ).fit(X)
+
+
+DAAL4PY = """
+import sys, time
+import daal4py, numpy
+X = numpy.load(sys.argv[1]); k, n_init, tol = int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+daal4py.daalinit(1)
+began, best, steps = time.process_time(), -numpy.inf, 0
+for seed in range(n_init):
+    means = X[numpy.random.default_rng(seed).choice(len(X), k, replace=False)]
+    fit = daal4py.em_gmm(nComponents=k, maxIterations=500, accuracyThreshold=tol * len(X), covarianceStorage="full")
+    found = fit.compute(X, numpy.full((1, k), 1 / k), means, [numpy.cov(X[:20000].T)] * k)
+    steps += int(numpy.ravel(found.nIterations)[0])
+    best = max(best, float(numpy.ravel(found.goalFunction)[0]) / len(X))
+print(time.process_time() - began, steps, best)
+"""
+
+
+def _daal4py(python: str, X: np.ndarray, k: int, n_init: int, tol: float) -> dict[str, Any]:
+    """oneDAL's EM on all rows from random starts, in a Python that has it: it needs an older NumPy than ours."""
+    with TemporaryDirectory() as folder:
+        np.save(f"{folder}/X.npy", X)
+        command = [python, "-c", DAAL4PY, f"{folder}/X.npy", str(k), str(n_init), str(tol)]
+        seconds, steps, mean = map(float, subprocess.check_output(command).split())
+    return {"who": f"daal4py, {n_init} starts on all rows", "cpu s": seconds, "scans": int(steps), "mean ll": mean}
 
 
 def _warm_up(X: np.ndarray, executor: Any) -> None:

@@ -8,8 +8,9 @@ This is where data, em and execution meet. Estimators and the search over models
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -144,13 +145,17 @@ def fit(
 
 @dataclass(frozen=True)
 class Table:
-    """A table that can be scanned again and again: profiled, its schema fixed, its blocks where the work is done."""
+    """A table that can be scanned again and again: profiled, its schema fixed, its blocks where the work is done.
+
+    `passes` counts the scans, by what they were for.
+    """
 
     executor: Executor
     blocks: Any
     schema: Schema
     profile: Profile
     on_progress: Callable[[loop.Progress], None] | None
+    passes: Counter[str] = field(default_factory=lambda: Counter(profile=1))
 
     def fit(self, models: Sequence[tuple[Settings, Sequence[int]]], penalty: float | None = None) -> list[Fit]:
         """Fit every model with every of its numbers of components that the table can carry, all in the same scans.
@@ -181,6 +186,7 @@ class Table:
             share = coarse_rows(self.profile.rows, width) / self.profile.rows
         done = scan(self.executor, self.blocks, states, self.on_progress, share, penalty)
         n_scans = 1 + max(s.n_scans for s in done)
+        self.passes["fit"] += n_scans - 1
         return [
             Fit(_by_itself(self.schema, model), mixture, self.profile, s.candidates or tried, n_scans, sampled=tried)
             for (model, _), mixture, s, tried in zip(models, mixtures, done, sampled)
@@ -192,10 +198,13 @@ class Table:
 
     def scan(self, states: Sequence[loop.State]) -> tuple[loop.State, ...]:
         """Scan until all candidates of all loops have stopped."""
-        return scan(self.executor, self.blocks, states, self.on_progress)
+        done = scan(self.executor, self.blocks, states, self.on_progress)
+        self.passes["folds"] += max(s.n_scans for s in done)
+        return done
 
     def once(self, ask: Callable[[None], Callable[[Block], Any]]) -> Any:
         """The sum over all blocks of a function, in one scan."""
+        self.passes["once"] += 1
         return self.executor.look(self.executor.fold(self.blocks, ask, _total, self.executor.put(None)), _total_itself)
 
     def candidate_bytes(self, model: Settings, k: int) -> int:

@@ -36,7 +36,7 @@ class Selection:
     ----------
     table : one row for each model and number of components that could be fitted: covariance_type, n_components, log_likelihood, n_parameters, bic, icl, aic, entropy,
         held_out (per row, where asked for), converged, outcome ("stopped early" is who could not win any more), starts
-    best : the fitted estimator that the criterion chose
+    best : the fitted estimator that the criterion chose; its n_scans_ counts every pass of the search
     criterion : which; bic, icl and aic are smaller where they are better, the held-out log density is larger
     fit : the candidates of the chosen model
     """
@@ -153,6 +153,7 @@ def select_model(
     for name in ("n_features_in_", "feature_names_in_"):
         if hasattr(first, name):
             setattr(chosen, name, getattr(first, name))
+    fit = replace(fit, n_scans=table.passes.total())
     return Selection(frame, chosen.adopt(fit, candidate), criterion, fit)
 
 

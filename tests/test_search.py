@@ -109,7 +109,7 @@ def test_every_candidate_is_that_of_a_fit_by_itself(grid: Any) -> None:
 
 def test_all_models_share_scans(grid: Any) -> None:
     longest = max(alone_of(k, kind, 3).fit(iris()).n_scans_ for kind in KINDS for k in SIZES)
-    assert grid.best.n_scans_ == longest
+    assert grid.best.n_scans_ == longest + 1  # and one for the entropies
 
 
 def test_the_best_is_fitted_and_is_what_the_criterion_says(grid: Any) -> None:
@@ -172,7 +172,7 @@ def test_who_cannot_win_is_stopped_and_the_winner_is_the_same() -> None:
     found = select_model(X, range(1, 7), n_init=2, random_state=0)
     assert found.best.n_components == 3
     assert found.best.converged_
-    assert found.best.n_scans_ <= 8
+    assert found.best.n_scans_ <= 9
     stopped = found.best.history_["outcome"].str.startswith("stopped early")
     assert stopped.any()
     alone = GaussianMixture(3, n_init=2, random_state=0).fit(X)

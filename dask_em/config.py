@@ -111,8 +111,8 @@ class ModelConfig(Settings):
     tol: Annotated[float, Field(gt=0)] = 1e-6
     """Stop when the remaining gain of the objective per row is at most this."""
     max_iter: Positive = 1000
-    acceleration: Literal["squarem", "daarem"] | None = None
-    """How to go faster than EM where it creeps; null is plain EM."""
+    acceleration: Literal["squarem", "daarem"] | None = "daarem"
+    """How to go faster than EM where it creeps: by default damped Anderson acceleration, as nobody watches a job; null is plain EM."""
     """Most EM iterations of a start."""
     n_init: Positive = 5
     """Starts of every candidate."""

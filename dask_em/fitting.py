@@ -76,7 +76,7 @@ class Settings:
         if self.acceleration not in (None, "squarem", "daarem"):
             raise ConfigurationError("acceleration must be None, 'squarem' or 'daarem'")
         if self.init not in ("kmeans++", "random", "labels"):
-            raise ConfigurationError("init must be 'kmeans++', 'random' or labels, one a row")
+            raise ConfigurationError("init must be 'kmeans++', 'random', labels, one a row, or a fitted model or the folder of a saved one")
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ def select_model(
     first = estimators[0]
     if sizes != [first.n_components] and (given := _starts(first)):
         raise ConfigurationError(
-            f"{given[0]} starts {first.n_components} components and no other number: leave it out, or try that number only"
+            f"{given[0]} starts one number of components and no other: leave it out, or try that number only"
         )
     parts = Folds(2 * folds) if criterion == "held-out" else NO_REPLICATES
     with first.ready(X, sizes, estimators, sample_weight, parts, on_progress) as (table, settings):

@@ -133,3 +133,19 @@ def test_the_gradient_is_that_of_the_log_likelihood(spare: float) -> None:
     np.testing.assert_allclose(gradient, expected, rtol=1e-4)
     assert np.linalg.eigvalsh(information).min() > 0
     np.testing.assert_array_equal(information, information.T)
+
+
+def test_rows_with_other_holes_do_not_flatten_the_slope() -> None:
+    """What a missing predictor leaves open widens the answers of its row, and of no other."""
+    rng = np.random.default_rng(0)
+    n = 20_000
+    x = rng.normal(size=(n, 2))
+    y = x @ [0.9, 1.2] + rng.normal(size=n) > 0.5
+    frame = pd.DataFrame({"a": x[:, 0], "b": x[:, 1], "y": pd.array(y, dtype="boolean")})
+    without = rng.random(n) < 0.6
+    frame.loc[without, "b"] = np.nan
+    found = Imputer(n_replicates=0, random_state=0).fit(frame).predict_proba(frame, "y")[True].to_numpy()
+    whole = norm.cdf(x @ [0.9, 1.2] - 0.5)
+    margin = norm.cdf((0.9 * x[:, 0] - 0.5) / np.sqrt(1 + 1.2**2))
+    np.testing.assert_allclose(found[~without], whole[~without], atol=0.03)
+    np.testing.assert_allclose(found[without], margin[without], atol=0.03)

@@ -289,24 +289,54 @@ def precisions(covariances: Any, observed: Any, out: Any, half_log_det: Any) -> 
             half_log_det[k, p] = 0.5 * log_det
 
 
+@njit(nogil=True, cache=True, fastmath=EXACT)
+def standardise(
+    values: Any, valid: Any, first: int, n: int, shift: float, scale: float, bit: int, seen: Any, out: Any, pattern: Any
+) -> float:
+    """Write n cells from `first` on in standard units, 0 where missing, and set their bit in the patterns of the rows that have them.
+
+    `valid` holds a bit a cell, as Arrow keeps them, or nothing where NaN alone means missing. Returns the largest magnitude, from which an
+    infinity is seen.
+    """
+    if len(valid):
+        base, skip = first >> 3, first & 7
+        for b in range((skip + n + 7) >> 3):
+            byte = valid[base + b]
+            for i in range(8):
+                seen[8 * b + i] = (byte >> i) & 1
+    else:
+        skip = 0
+        seen[:n] = 1
+    inverse, largest = 1.0 / scale, 0.0
+    for r in range(n):
+        x = values[first + r]
+        here = (x == x) & (seen[skip + r] != 0)
+        y = (x - shift) * inverse if here else 0.0
+        out[r] = y
+        largest = max(largest, abs(y))
+        pattern[r] |= bit if here else 0
+    return largest
+
+
 @njit(nogil=True, cache=True)
-def standardise(values: Any, shift: float, scale: float, bit: int, out: Any, pattern: Any) -> None:
-    """Write a column in standard units, 0 where missing, and set its bit in the patterns of the rows that have it."""
-    inverse = 1.0 / scale
-    for r in range(len(values)):
-        x = values[r]
-        seen = x == x
-        out[r] = (x - shift) * inverse if seen else 0.0
-        pattern[r] |= bit if seen else 0
+def places(pattern: Any, place: Any, n_found: int) -> int:
+    """Turn each row's pattern into its place in the order in which patterns are met; place (2^d,) is -1 before. Returns how many were met by now."""
+    for r in range(len(pattern)):
+        p = pattern[r]
+        if place[p] < 0:
+            place[p] = n_found
+            n_found += 1
+        pattern[r] = place[p]
+    return n_found
 
 
 @njit(nogil=True, cache=True, fastmath=EXACT)
-def pattern_sums(values: Any, weight: Any, pattern: Any, place: Any, rows: Any, sums: Any, squares: Any) -> None:
-    """Add each row's weight, values and products to the sums of its pattern: (P, 1 + d) and (P, d, d), upper triangle and more."""
+def pattern_sums(values: Any, weight: Any, pattern: Any, rows: Any, sums: Any, squares: Any) -> None:
+    """Add each row's weight, values and products to the sums of its pattern's place: (P, 1 + d) and (P, d, d), upper triangle and more."""
     d = len(values)
     x = np.empty(d)
     for r in range(len(weight)):
-        p, w = place[pattern[r]], weight[r]
+        p, w = pattern[r], weight[r]
         own, square = sums[p], squares[p]
         rows[p] += 1
         own[0] += w

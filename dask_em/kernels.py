@@ -8,10 +8,10 @@ the block and the model alone, never on threads or on what ran before, so that r
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -30,6 +30,15 @@ WORTHWHILE = 2e7
 """Rows x components x features of a block from which the compiled scan is used: below, nobody waits for a compiler."""
 
 _importing = threading.Lock()
+
+
+class Cells(NamedTuple):
+    """The cells of a column as Arrow keeps them: values (float64), a bit a cell that says whether it is there (nothing where NaN alone
+    means missing), and where the column's first cell stands in both."""
+
+    values: Array
+    valid: Any
+    first: int
 
 
 def suits(families: Sequence[Family], n_rows: int, natural: Array, centred: bool) -> bool:
@@ -115,33 +124,49 @@ WORTHWHILE_ROWS = 1e4
 """Rows of a piece from which its sums by pattern are compiled work."""
 
 
+PATTERN_TILE = 1 << 13
+"""Rows that are standardised and then summed, while they are in cache."""
+
+
 def sums_by_pattern(
-    columns: Iterator[Array], n_columns: int, weight: Array, shift: Array, scale: Array
-) -> tuple[Mask, Any, Array]:
+    columns: Sequence[Cells], weight: Array, shift: Array, scale: Array
+) -> tuple[Mask, Any, Array, Any]:
     """Sums of a normal's features by missingness pattern, in one pass over the rows as they stand.
 
     Parameters
     ----------
-    columns : the (n,) columns one after the other, NaN where missing
+    columns : the cells of the (d,) columns
     weight : (n,) row weights; shift, scale : (d,) what the columns are standardised with
 
     Returns
     -------
-    observed (P, d), rows (P,), sums (P, 1 + d + d(d + 1)/2)
+    observed (P, d), rows (P,), sums (P, 1 + d + d(d + 1)/2), and which columns (d,) hold an infinity
     """
-    compiled, d, n = _compiled(), n_columns, len(weight)
-    values, pattern = np.empty((d, n)), np.zeros(n, dtype=np.int32)
-    for j, column in enumerate(columns):
-        compiled.standardise(column, shift[j], scale[j], 1 << j, values[j], pattern)
-    present = np.flatnonzero(np.bincount(pattern, minlength=1 << d))
-    place = np.zeros(1 << d, dtype=np.int64)
-    place[present] = np.arange(len(present))
-    rows = np.zeros(len(present), dtype=np.int64)
-    linear, square = np.zeros((len(present), 1 + d)), np.zeros((len(present), d, d))
-    compiled.pattern_sums(values, weight, pattern, place, rows, linear, square)
+    compiled, d = _compiled(), len(columns)
+    values, seen = reused("values", d, PATTERN_TILE), np.empty(PATTERN_TILE + 16, dtype=np.uint8)
+    place, n_found = np.full(1 << d, -1, dtype=np.int64), 0
+    rows, linear, square = np.zeros(0, dtype=np.int64), np.zeros((0, 1 + d)), np.zeros((0, d, d))
+    largest = np.zeros(d)
+    for start in range(0, len(weight), PATTERN_TILE):
+        own = weight[start : start + PATTERN_TILE]
+        pattern = np.zeros(len(own), dtype=np.int64)
+        for j, c in enumerate(columns):
+            top = compiled.standardise(
+                c.values, c.valid, c.first + start, len(own), shift[j], scale[j], 1 << j, seen, values[j], pattern
+            )
+            largest[j] = max(largest[j], top)
+        n_found = compiled.places(pattern, place, n_found)
+        if n_found > len(rows):
+            more = max(n_found, 2 * len(rows)) - len(rows)
+            rows, linear, square = (
+                np.concatenate([a, np.zeros((more, *a.shape[1:]), dtype=a.dtype)]) for a in (rows, linear, square)
+            )
+        compiled.pattern_sums(values, own, pattern, rows, linear, square)
+    met = np.argsort(place, kind="stable")[len(place) - n_found :]
+    observed = (met[:, None] >> np.arange(d)) & 1 == 1
     upper = np.triu_indices(d)
-    observed = (present[:, None] >> np.arange(d)) & 1 == 1
-    return observed, rows, np.concatenate([linear, square[:, upper[0], upper[1]]], axis=1)
+    sums = np.concatenate([linear, square[:, upper[0], upper[1]]], axis=1)[:n_found]
+    return observed, rows[:n_found], sums, np.isinf(largest)
 
 
 def bootstrap_counts(keys: Words, seed: int, n_replicates: int) -> Any:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from dask_em.errors import DataError
+from dask_em.kernels import Cells
 
 TRANSFORMS = ("log", "log1p", "asinh")
 
@@ -29,6 +30,8 @@ def plain(column: pa.ChunkedArray) -> pa.Array:
         column = column.cast(column.type.value_type)
     if pa.types.is_string_view(column.type):
         column = column.cast(pa.large_string())
+    if isinstance(column, pa.ChunkedArray) and column.num_chunks == 1:
+        return column.chunk(0)  # as it is: combine_chunks would copy it
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     return pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array
 
@@ -67,6 +70,16 @@ def numeric(table: pa.Table, name: str) -> NDArray[np.float64]:
     if infinite:
         raise DataError(f"{_called(name)} holds {infinite} infinite value(s): make them missing or finite")
     return values
+
+
+def cells(table: pa.Table, name: str) -> Cells | None:
+    """A column of float64 as it stands in memory; None where it has to be converted. An infinity is not refused here."""
+    array = plain(table.column(name))
+    if not pa.types.is_float64(array.type):
+        return None
+    valid, values = array.buffers()
+    bits = np.empty(0, np.uint8) if valid is None or not array.null_count else np.frombuffer(valid, np.uint8)
+    return Cells(np.frombuffer(values, np.float64), bits, array.offset)
 
 
 def _called(name: str) -> str:

@@ -118,6 +118,10 @@ class Design:
         """The levels of an ordered column, None for a number."""
         return dict(self.ordered).get(name)
 
+    def untouched(self, name: str) -> bool:
+        """Whether a gaussian column is modelled as it stands in the table."""
+        return all(name not in dict(pairs) for pairs in (self.transforms, self.ordered, self.bounds))
+
     @property
     def numbers(self) -> tuple[str, ...]:
         """The gaussian columns that are numbers of the table."""

@@ -1,4 +1,4 @@
-"""The scan of a full-covariance normal mixture, compiled by numba; see kernels, which decides when it is used.
+"""The scan of a mixture, compiled by numba; see kernels, which decides when it is used.
 
 Tile by tile, in the first two cache levels: features, scores, softmax, sums. The two products are blocked by registers, because these matrices are
 too thin for BLAS, which spends half of its time packing them. Loops run over the rows, so that they become vector instructions.
@@ -6,7 +6,7 @@ too thin for BLAS, which spends half of its time packing them. Loops run over th
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -18,22 +18,150 @@ TILE = 256
 """Rows of a tile: its features fit into the second cache level, a row of them into the first."""
 
 
+class Columns(NamedTuple):
+    """The encoded rows of a block, for each kind of family; a family that the model lacks has no columns.
+
+    normal (d, n), `full` if its features are products of pairs and not squares alone; codes (c, n) with `levels`, and which of them have so `many` that
+    they are looked up; counts (c, n); pairs (2 c, n), successes above trials, `expected` if missing successes are
+    """
+
+    normal: Any
+    full: bool
+    codes: Any
+    levels: Any
+    many: Any
+    counts: Any
+    pairs: Any
+    expected: bool
+
+
 @njit(nogil=True, cache=True, fastmath=FAST)
-def _features(values: Any, start: int, n: int, T: Any) -> None:
-    d = len(values)
-    T[0, :n] = 1.0
+def _present(values: Any, start: int, n: int, out: Any) -> bool:
+    """Copy cells, 0 where missing; whether all are there."""
+    there = 0
+    for r in range(n):
+        x = values[start + r]
+        seen = x == x
+        out[r] = x if seen else 0.0
+        there += seen
+    return there == n
+
+
+@njit(nogil=True, cache=True, fastmath=FAST)
+def _indicators(values: Any, start: int, n: int, here: bool, out: Any) -> None:
+    """1 where a cell is observed."""
+    for r in range(n):
+        x = values[start + r]
+        out[r] = 1.0 if here and x == x else 0.0
+
+
+@njit(nogil=True, cache=True, fastmath=FAST)
+def _normal(columns: Any, start: int, n: int, T: Any) -> tuple[int, bool]:
+    """x, and x_i x_j for i <= j or for i = j alone."""
+    d, complete = len(columns.normal), True
     f = d + 1
     for i in range(d):
-        x, t = values[i, start : start + n], T[1 + i]
-        for r in range(n):
-            t[r] = x[r]
+        if columns.full:
+            x, t = columns.normal[i, start : start + n], T[1 + i]
+            for r in range(n):
+                t[r] = x[r]
+        else:
+            complete &= _present(columns.normal[i], start, n, T[1 + i])
     for i in range(d):
         x = T[1 + i]
-        for j in range(i, d):
+        for j in range(i, d if columns.full else i + 1):
             y, t = T[1 + j], T[f]
             for r in range(n):
                 t[r] = x[r] * y[r]
             f += 1
+    return f, complete
+
+
+@njit(nogil=True, cache=True, fastmath=FAST)
+def _levels(columns: Any, start: int, n: int, T: Any, f: int) -> int:
+    """One-hot indicators of the columns with few levels."""
+    for c in range(len(columns.codes)):
+        if not columns.many[c]:
+            code = columns.codes[c, start : start + n]
+            for level in range(columns.levels[c]):
+                t = T[f + level]
+                for r in range(n):
+                    t[r] = 1.0 if code[r] == level else 0.0
+            f += columns.levels[c]
+    return f
+
+
+@njit(nogil=True, cache=True, fastmath=FAST)
+def _pairs(columns: Any, start: int, n: int, T: Any, f: int) -> int:
+    """Trials, successes and, where missing successes are expected, the trials of those."""
+    d = len(columns.pairs) // 2
+    for c in range(d):
+        y, m = columns.pairs[c, start : start + n], columns.pairs[d + c, start : start + n]
+        trials, successes, unseen = T[f + c], T[f + d + c], T[f + 2 * d * columns.expected + c]
+        for r in range(n):
+            known = m[r] == m[r]
+            both = known & (y[r] == y[r])
+            if columns.expected:
+                unseen[r] = m[r] if known and not both else 0.0
+            trials[r] = m[r] if both else 0.0
+            successes[r] = y[r] if both else 0.0
+    return f + (3 if columns.expected else 2) * d
+
+
+@njit(nogil=True, cache=True, fastmath=FAST)
+def _features(columns: Any, observed: Any, start: int, n: int, T: Any) -> bool:
+    """The features of some rows of one pattern: 1, those of values, and then the indicators of observed cells; these only where a cell is missing.
+
+    Returns whether none is.
+    """
+    T[0, :n] = 1.0
+    f, complete = _normal(columns, start, n, T)
+    f = _levels(columns, start, n, T, f)
+    for c in range(len(columns.counts)):
+        complete &= _present(columns.counts[c], start, n, T[f + c])
+    f = _pairs(columns, start, n, T, f + len(columns.counts))
+    if columns.full:
+        d = 0
+    else:
+        d = len(columns.normal)
+        for i in range(d):
+            complete &= observed[i]
+    if not complete:
+        for i in range(d):
+            _indicators(columns.normal[i], start, n, observed[i], T[f + i])
+        for c in range(len(columns.counts)):
+            _indicators(columns.counts[c], start, n, True, T[f + d + c])
+    return complete
+
+
+@njit(nogil=True, cache=True, fastmath=FAST)
+def _look_up(columns: Any, W: Any, start: int, n: int, S: Any) -> None:
+    """Add the natural parameters of each row's level, for columns of many levels; W (K, all levels of all those columns)."""
+    first = 0
+    for c in range(len(columns.codes)):
+        if columns.many[c]:
+            code = columns.codes[c, start : start + n]
+            for k in range(len(S)):
+                w, s = W[k, first : first + columns.levels[c]], S[k]
+                for r in range(n):
+                    if code[r] >= 0:
+                        s[r] += w[code[r]]
+            first += columns.levels[c]
+
+
+@njit(nogil=True, cache=True, fastmath=FAST)
+def _count_up(columns: Any, R: Any, start: int, n: int, out: Any) -> None:
+    """Add responsibilities to the sums of each row's level."""
+    first = 0
+    for c in range(len(columns.codes)):
+        if columns.many[c]:
+            code = columns.codes[c, start : start + n]
+            for k in range(len(R)):
+                w, s = out[k, first : first + columns.levels[c]], R[k]
+                for r in range(n):
+                    if code[r] >= 0:
+                        w[code[r]] += s[r]
+            first += columns.levels[c]
 
 
 @njit(nogil=True, cache=True, fastmath=FAST)
@@ -228,27 +356,39 @@ def _log_sum(highest: Any, summed: Any, n: int) -> float:
 @njit(nogil=True, cache=True)
 def scan(
     natural: Any,
-    values: Any,
+    complete: Any,
+    table: Any,
+    columns: Any,
+    observed: Any,
     runs: Any,
     weight: Any,
     bounds: Any,
     sums: Any,
+    complete_sums: Any,
+    table_sums: Any,
     top: Any,
     total: Any,
     log_likelihood: Any,
     even: bool,
     buffer: Any,
 ) -> None:
-    """With `even` weights of 1, top and total need no more columns than a tile, and the log-likelihoods are summed here."""
+    """Scan the rows runs[0] to runs[P] of P patterns.
+
+    natural (P, K, q) : parameters in the order of `_features`; complete (P, K, <= q) : for rows without a missing cell, whose indicators
+    are all 1; table (P, K, l) : those of the columns that are looked up. Their sums are added to the arrays of the same shapes.
+    With `even` weights of 1, top and total need no more columns than a tile, and the log-likelihoods are summed here.
+    """
     P, K, q = natural.shape
     T, S, scratch = buffer[:q], buffer[q : q + K], buffer[q + K]
+    tile = buffer.shape[1]
     bits = scratch.view(np.int64)
     for p in range(P):
-        for start in range(runs[p], runs[p + 1], TILE):
-            stop = min(start + TILE, runs[p + 1])
+        for start in range(runs[p], runs[p + 1], tile):
+            stop = min(start + tile, runs[p + 1])
             n = stop - start
-            _features(values, start, n, T)
-            _score(natural[p], T, n, S)
+            whole = _features(columns, observed[p], start, n, T)
+            _score(complete[p] if whole else natural[p], T, n, S)
+            _look_up(columns, table[p], start, n, S)
             for c in range(len(bounds) - 1):
                 own = S[bounds[c] : bounds[c + 1]]
                 first = 0 if even else start
@@ -256,109 +396,5 @@ def scan(
                 _softmax(own, n, weight[min(c, len(weight) - 1), start:stop], highest, summed, scratch, bits)
                 if even:
                     log_likelihood[c] += _log_sum(highest, summed, n)
-            _add(S, T, n, sums[p])
-
-
-@njit(nogil=True, cache=True, fastmath=EXACT)
-def precisions(covariances: Any, observed: Any, out: Any, half_log_det: Any) -> None:
-    """Σ_oo⁻¹ padded with zeros into out (K, P, d, d), and half of log|Σ_oo|, by sweeping the observed columns (Goodnight 1979)."""
-    K, P, d = half_log_det.shape[0], half_log_det.shape[1], covariances.shape[1]
-    for k in range(K):
-        for p in range(P):
-            A = out[k, p]
-            A[:] = covariances[k]
-            log_det = 0.0
-            for i in range(d):
-                if observed[p, i]:
-                    pivot = A[i, i]
-                    log_det += np.log(pivot)
-                    row = A[i]
-                    for j in range(d):
-                        row[j] /= pivot
-                    for l in range(d):
-                        if l != i:
-                            own, b = A[l], A[l, i]
-                            for j in range(d):
-                                own[j] -= b * row[j]
-                            own[i] = -b / pivot
-                    row[i] = 1.0 / pivot
-            for i in range(d):
-                for j in range(d):
-                    if not (observed[p, i] and observed[p, j]):
-                        A[i, j] = 0.0
-            half_log_det[k, p] = 0.5 * log_det
-
-
-@njit(nogil=True, cache=True, fastmath=EXACT)
-def standardise(
-    values: Any, valid: Any, first: int, n: int, shift: float, scale: float, bit: int, seen: Any, out: Any, pattern: Any
-) -> float:
-    """Write n cells from `first` on in standard units, 0 where missing, and set their bit in the patterns of the rows that have them.
-
-    `valid` holds a bit a cell, as Arrow keeps them, or nothing where NaN alone means missing. Returns the largest magnitude, from which an
-    infinity is seen.
-    """
-    if len(valid):
-        base, skip = first >> 3, first & 7
-        for b in range((skip + n + 7) >> 3):
-            byte = valid[base + b]
-            for i in range(8):
-                seen[8 * b + i] = (byte >> i) & 1
-    else:
-        skip = 0
-        seen[:n] = 1
-    inverse, largest = 1.0 / scale, 0.0
-    for r in range(n):
-        x = values[first + r]
-        here = (x == x) & (seen[skip + r] != 0)
-        y = (x - shift) * inverse if here else 0.0
-        out[r] = y
-        largest = max(largest, abs(y))
-        pattern[r] |= bit if here else 0
-    return largest
-
-
-@njit(nogil=True, cache=True)
-def places(pattern: Any, place: Any, n_found: int) -> int:
-    """Turn each row's pattern into its place in the order in which patterns are met; place (2^d,) is -1 before. Returns how many were met by now."""
-    for r in range(len(pattern)):
-        p = pattern[r]
-        if place[p] < 0:
-            place[p] = n_found
-            n_found += 1
-        pattern[r] = place[p]
-    return n_found
-
-
-@njit(nogil=True, cache=True, fastmath=EXACT)
-def pattern_sums(values: Any, weight: Any, pattern: Any, rows: Any, sums: Any, squares: Any) -> None:
-    """Add each row's weight, values and products to the sums of its pattern's place: (P, 1 + d) and (P, d, d), upper triangle and more."""
-    d = len(values)
-    x = np.empty(d)
-    for r in range(len(weight)):
-        p, w = pattern[r], weight[r]
-        own, square = sums[p], squares[p]
-        rows[p] += 1
-        own[0] += w
-        for i in range(d):
-            x[i] = values[i, r]
-        for i in range(d):
-            y = w * x[i]
-            own[1 + i] += y
-            to = square[i]
-            for j in range(d):
-                to[j] += y * x[j]
-
-
-@njit(nogil=True, cache=True)
-def poisson_counts(base: Any, word: Any, limits: Any, out: Any) -> None:
-    """randomness.bootstrap_counts of one replicate: mix each row's word with the replicate's and look the count up."""
-    for r in range(len(base)):
-        h = base[r] ^ np.uint64(0x9E3779B97F4A7C15) ^ word
-        h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        h = h ^ (h >> np.uint64(31))
-        count = 0
-        while count < len(limits) and h >= limits[count]:
-            count += 1
-        out[r] = count
+            _add(S, T, n, complete_sums[p] if whole else sums[p])
+            _count_up(columns, S, start, n, table_sums[p])

@@ -1,6 +1,6 @@
 """When a block is scanned by compiled code, and how.
 
-The compiled scan takes the same steps as Scorer.fold for a mixture of normals with full covariances, in half of the time, and lets go of the GIL for the whole block.
+The compiled scan takes the same steps as Scorer.fold in a fraction of the time, and lets go of the GIL for the whole block.
 It needs numba (the extra `fast`); without it, and for small blocks, the plain path gives the same sums up to rounding. The choice depends on
 the block and the model alone, never on threads or on what ran before, so that results keep their bits.
 """
@@ -26,8 +26,11 @@ AVAILABLE = find_spec("numba") is not None
 WORTHWHILE_PATTERNS = 1e6
 """Components x patterns x columns cubed from which the inverses of all patterns are compiled work."""
 
-WORTHWHILE = 2e7
+WORTHWHILE = 5e6
 """Rows x components x features of a block from which the compiled scan is used: below, nobody waits for a compiler."""
+
+MANY_LEVELS = 12
+"""Levels of a column beyond which they are looked up and counted up row by row; fewer are indicators in the two products."""
 
 _importing = threading.Lock()
 
@@ -42,12 +45,11 @@ class Cells(NamedTuple):
 
 
 def suits(families: Sequence[Family], n_rows: int, natural: Array, centred: bool) -> bool:
-    """Whether the compiled scan is to be used: one gaussian family, nothing scored about its own mean, enough work."""
+    """Whether the compiled scan is to be used: it knows the families, nothing is scored about its own mean, and there is enough work."""
     return (
         AVAILABLE
         and not centred
-        and len(families) == 1
-        and families[0].by_pattern
+        and all(f.kind for f in families)
         and n_rows * natural.shape[1] * natural.shape[2] >= WORTHWHILE
     )
 
@@ -64,15 +66,67 @@ def reused(name: str, rows: int, columns: int) -> Array:
     return array[:rows]
 
 
+class Layout:
+    """How the features of a model are ordered in the compiled scan.
+
+    Values first, then the indicators of observed cells, which a tile without a missing cell does not need; the levels of columns with many of them apart.
+    """
+
+    def __init__(self, families: Sequence[Family]) -> None:
+        values, indicators, table, levels = [0], list[int](), list[int](), list[int]()
+        start = 1
+        for family in families:
+            own = list(range(start, start + family.n_features))
+            start += family.n_features
+            indicators += own[: family.n_indicators]
+            own = own[family.n_indicators :]
+            for n in family.levels:
+                level, own = own[:n], own[n:]
+                (table if n > MANY_LEVELS else values).extend(level)
+                levels.append(n)
+            values += own
+        self.values, self.indicators, self.table = (
+            np.array(own, dtype=np.int64) for own in (values, indicators, table)
+        )
+        self.levels = np.array(levels, dtype=np.int64)
+        self.straight = not indicators and not table
+        self.kinds = [f.kind for f in families]
+        self.expected = any(f.kind == "pairs" and f.n_features == 3 * f.n_columns for f in families)
+
+    def columns(self, values: Sequence[Any]) -> Any:
+        """The values of a block's families, as the compiled scan takes them."""
+        n = values[0].shape[1]
+        of = dict(zip(self.kinds, values))
+        nothing = np.empty((0, n))
+        return _compiled().Columns(
+            of.get("products", of.get("squares", nothing)),
+            "products" in of,
+            of.get("levels", np.empty((0, n), dtype=np.int16)),
+            self.levels,
+            self.levels > MANY_LEVELS,
+            of.get("counts", nothing),
+            of.get("pairs", nothing),
+            self.expected,
+        )
+
+
 def fold(
-    natural: Array, values: Array, runs: Any, weight: Array, base: Array, sizes: tuple[int, ...], sums: Array
+    layout: Layout,
+    natural: Array,
+    values: Sequence[Any],
+    observed: Mask,
+    runs: Any,
+    weight: Array,
+    base: Array,
+    sizes: tuple[int, ...],
+    sums: Array,
 ) -> Array:
     """Add responsibilities times features of a block to the sums (P, K, q) of its patterns.
 
     Parameters
     ----------
-    natural : (P, K, q) natural parameters; features are 1, the d values, and the upper triangle of their products
-    values : (d, n) encoded rows, sorted by pattern; runs : (P + 1,)
+    natural : (P, K, q) natural parameters in the order of the families' features
+    values : encoded rows of each family, sorted by pattern; observed : (P, d); runs : (P + 1,)
     weight : (1, n) row weights, or (C, n) of each candidate; base : (n,) what is added to the log densities
     sizes : components of each candidate
 
@@ -86,8 +140,37 @@ def fold(
     even = bool((own == 1.0).all())
     top, total = (reused(name, len(sizes), compiled.TILE if even else weight.shape[1]) for name in ("top", "total"))
     log_likelihood = np.zeros(len(sizes))
-    buffer = np.empty((natural.shape[1] + natural.shape[2] + 1, compiled.TILE))
-    compiled.scan(natural, values, runs, weight, np.cumsum([0, *sizes]), sums, top, total, log_likelihood, even, buffer)
+    buffer = reused("tile", natural.shape[1] + natural.shape[2] + 1, compiled.TILE)
+    if layout.straight:
+        ordered = whole = natural
+        ordered_sums = whole_sums = sums
+        table = table_sums = natural[:, :, :0]
+    else:
+        ordered = natural[:, :, np.concatenate([layout.values, layout.indicators])]
+        whole, table = natural[:, :, layout.values], natural[:, :, layout.table]
+        whole[:, :, 0] += natural[:, :, layout.indicators].sum(axis=2)
+        ordered_sums, whole_sums, table_sums = (np.zeros_like(a) for a in (ordered, whole, table))
+    compiled.scan(
+        *(np.ascontiguousarray(a) for a in (ordered, whole, table)),
+        layout.columns(values),
+        observed,
+        runs,
+        weight,
+        np.cumsum([0, *sizes]),
+        ordered_sums,
+        whole_sums,
+        table_sums,
+        top,
+        total,
+        log_likelihood,
+        even,
+        buffer,
+    )
+    if not layout.straight:
+        sums[:, :, np.concatenate([layout.values, layout.indicators])] += ordered_sums
+        sums[:, :, layout.values] += whole_sums
+        sums[:, :, layout.indicators] += whole_sums[:, :, :1]
+        sums[:, :, layout.table] += table_sums
     if even:
         return log_likelihood + base[rows].sum()
     density: Array = top[:, rows] + np.log(total[:, rows]) + base[rows]
@@ -109,7 +192,7 @@ def precisions(covariances: Array, observed: Mask) -> tuple[Array, Array]:
     if AVAILABLE and n_components * len(observed) * d**3 >= WORTHWHILE_PATTERNS:
         precision = np.empty((n_components, len(observed), d, d))
         half_log_det = np.empty(precision.shape[:2])
-        _compiled().precisions(covariances, observed, precision, half_log_det)
+        _compiled_sums().precisions(covariances, observed, precision, half_log_det)
         return precision, half_log_det
     both = (observed[:, :, None] & observed[:, None, :])[None]
     padded = np.where(both, covariances[:, None], np.eye(d))
@@ -142,7 +225,7 @@ def sums_by_pattern(
     -------
     observed (P, d), rows (P,), sums (P, 1 + d + d(d + 1)/2), and which columns (d,) hold an infinity
     """
-    compiled, d = _compiled(), len(columns)
+    compiled, d = _compiled_sums(), len(columns)
     values, seen = reused("values", d, PATTERN_TILE), np.empty(PATTERN_TILE + 16, dtype=np.uint8)
     place, n_found = np.full(1 << d, -1, dtype=np.int64), 0
     rows, linear, square = np.zeros(0, dtype=np.int64), np.zeros((0, 1 + d)), np.zeros((0, d, d))
@@ -176,11 +259,19 @@ def bootstrap_counts(keys: Words, seed: int, n_replicates: int) -> Any:
     base = randomness.mix(keys, seed, randomness.BOOTSTRAP)
     out = np.empty((n_replicates, len(keys)), dtype=np.uint8)
     for replicate, own in enumerate(out):
-        _compiled().poisson_counts(base, randomness.word_of(replicate), randomness.POISSON_LIMITS, own)
+        _compiled_sums().poisson_counts(base, randomness.word_of(replicate), randomness.POISSON_LIMITS, own)
     return out
 
 
 def _compiled() -> Any:
-    """The compiled functions; the first import compiles, or loads what an earlier process compiled, for all threads."""
+    return _module("dask_em.compiled")
+
+
+def _compiled_sums() -> Any:
+    return _module("dask_em.compiled_sums")
+
+
+def _module(name: str) -> Any:
+    """Compiled functions; the first import compiles, or loads what an earlier process compiled, for all threads."""
     with _importing:
-        return import_module("dask_em.compiled")
+        return import_module(name)

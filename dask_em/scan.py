@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dask_em.families.base import Array, Family, Mask, Plan
-from dask_em.kernels import fold, reused, suits
+from dask_em.kernels import Layout, fold, reused, suits
 
 TILE_BYTES = 1 << 21
 """Features and scores of one tile: written once and read twice, so they should stay in the L2 cache."""
@@ -164,7 +164,9 @@ class Scorer:
             return None
         sums = np.zeros_like(self.natural)
         weights = block.weights(slice(None), replicates)
-        log_likelihood = fold(self.natural, block.values[0], runs, weights, block.base, sizes, sums)
+        log_likelihood = fold(
+            Layout(self.families), self.natural, block.values, self.observed, runs, weights, block.base, sizes, sums
+        )
         return PatternSums(log_likelihood, sums)
 
     def evaluate(self, sums: Array, base: Array) -> PatternSums:

@@ -76,6 +76,17 @@ class Family(Protocol):
     in_patterns: bool
     """Whether its rows may be grouped by the mask of its columns for another model, with 0 in the place of NaN."""
 
+    kind: str
+    """How the compiled scan makes its features: products, squares, levels, counts or pairs; nothing if it does not know how."""
+
+    @property
+    def n_indicators(self) -> int:
+        """How many of the first features are 1 where a cell is observed and 0 where it is missing."""
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Levels of each column whose features are one-hot."""
+
     @property
     def n_columns(self) -> int: ...
 
@@ -136,6 +147,15 @@ class Plain:
 
     by_pattern = False
     in_patterns = False
+    kind = ""
+
+    @property
+    def n_indicators(self) -> int:
+        return 0
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        return ()
 
     def lift(self, params: Any, plan: Plan, observed: Mask, weight: Array, sums: Array) -> Array:
         return sums.sum(axis=0)

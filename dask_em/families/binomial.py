@@ -43,6 +43,8 @@ class Binomial(Plain):
     missing: Literal["ignored", "expected"] = "ignored"
     trials: tuple[tuple[tuple[int, ...], int], ...] = ()
 
+    kind = "pairs"
+
     @property
     def n_columns(self) -> int:
         return len(self.margins)

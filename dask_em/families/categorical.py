@@ -33,6 +33,8 @@ class Categorical(Plain):
     margins: tuple[float, ...]
     prior: float = 0.0
 
+    kind = "levels"
+
     @property
     def n_columns(self) -> int:
         return len(self.n_levels)
@@ -42,6 +44,10 @@ class Categorical(Plain):
         return sum(self.n_levels)
 
     n_stats = n_features
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        return self.n_levels
 
     @property
     def offsets(self) -> NDArray[np.int64]:

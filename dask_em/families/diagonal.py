@@ -50,6 +50,7 @@ class DiagonalGaussian(Plain):
     prior: float = 0.0
 
     in_patterns = True
+    kind = "squares"
 
     @property
     def n_columns(self) -> int:
@@ -60,6 +61,10 @@ class DiagonalGaussian(Plain):
         return 3 * len(self.scale)
 
     n_stats = n_features
+
+    @property
+    def n_indicators(self) -> int:
+        return len(self.scale)
 
     def features(self, values: NDArray[Any], out: Array) -> None:
         d = self.n_columns

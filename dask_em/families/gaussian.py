@@ -66,6 +66,9 @@ class Gaussian:
 
     by_pattern = True
     in_patterns = False
+    kind = "products"
+    n_indicators = 0
+    levels: tuple[int, ...] = ()
 
     @cached_property
     def _triangle(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

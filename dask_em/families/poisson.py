@@ -32,6 +32,8 @@ class Poisson(Plain):
     margins: tuple[float, ...]
     prior: float = 0.0
 
+    kind = "counts"
+
     @property
     def n_columns(self) -> int:
         return len(self.margins)
@@ -41,6 +43,10 @@ class Poisson(Plain):
         return 2 * len(self.margins)
 
     n_stats = n_features
+
+    @property
+    def n_indicators(self) -> int:
+        return len(self.margins)
 
     def features(self, values: NDArray[Any], out: Array) -> None:
         d = self.n_columns

@@ -21,7 +21,7 @@ from dask_em.data.schema import Design
 from dask_em.data.sources import open_source, with_columns
 from dask_em.execution.local import LocalExecutor
 from dask_em.families import DiagonalGaussian, Family, Gaussian
-from dask_em.families.covariance import FULL, IN_USER_UNITS
+from dask_em.families.covariance import IN_USER_UNITS
 from dask_em.mixture import Mixture, Parameters
 from dask_em.scan import Sums
 from tests import oracle
@@ -380,8 +380,13 @@ def test_the_centred_form_is_the_expanded_form(case: Case, monkeypatch: pytest.M
 
 
 @pytest.mark.skipif(not kernels.AVAILABLE, reason="numba is not installed")
-@pytest.mark.parametrize("case", [c for c in CASES if c.name[:3] in FULL], ids=lambda c: c.name)
-def test_the_compiled_scan_is_the_plain_one(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("case", "many"),
+    [(c, 12) for c in CASES] + [(c, 2) for c in CASES if c.design().categorical],
+    ids=lambda it: it.name if isinstance(it, Case) else f"{it} levels",
+)
+def test_the_compiled_scan_is_the_plain_one(case: Case, many: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "MANY_LEVELS", many)
     table = case.table(np.random.default_rng(12), 700)  # some tiles, and a rest
     weight = np.random.default_rng(13).integers(0, 3, 700) + 0.5
     model = case.model(table.append_column("w", pa.array(weight)), "weak", weight="w")

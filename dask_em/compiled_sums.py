@@ -1,0 +1,118 @@
+"""Loops around the normal with missing cells, compiled by numba; see kernels, which decides when they are used.
+
+Inverses by missingness pattern, sums by pattern straight from Arrow's buffers, and the counts of bootstrap replicates.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+EXACT = {"contract"}
+
+
+@njit(nogil=True, cache=True, fastmath=EXACT)
+def precisions(covariances: Any, observed: Any, out: Any, half_log_det: Any) -> None:
+    """Σ_oo⁻¹ padded with zeros into out (K, P, d, d), and half of log|Σ_oo|, by sweeping the observed columns (Goodnight 1979)."""
+    K, P, d = half_log_det.shape[0], half_log_det.shape[1], covariances.shape[1]
+    for k in range(K):
+        for p in range(P):
+            A = out[k, p]
+            A[:] = covariances[k]
+            log_det = 0.0
+            for i in range(d):
+                if observed[p, i]:
+                    pivot = A[i, i]
+                    log_det += np.log(pivot)
+                    row = A[i]
+                    for j in range(d):
+                        row[j] /= pivot
+                    for l in range(d):
+                        if l != i:
+                            own, b = A[l], A[l, i]
+                            for j in range(d):
+                                own[j] -= b * row[j]
+                            own[i] = -b / pivot
+                    row[i] = 1.0 / pivot
+            for i in range(d):
+                for j in range(d):
+                    if not (observed[p, i] and observed[p, j]):
+                        A[i, j] = 0.0
+            half_log_det[k, p] = 0.5 * log_det
+
+
+@njit(nogil=True, cache=True, fastmath=EXACT)
+def standardise(
+    values: Any, valid: Any, first: int, n: int, shift: float, scale: float, bit: int, seen: Any, out: Any, pattern: Any
+) -> float:
+    """Write n cells from `first` on in standard units, 0 where missing, and set their bit in the patterns of the rows that have them.
+
+    `valid` holds a bit a cell, as Arrow keeps them, or nothing where NaN alone means missing. Returns the largest magnitude, from which an
+    infinity is seen.
+    """
+    if len(valid):
+        base, skip = first >> 3, first & 7
+        for b in range((skip + n + 7) >> 3):
+            byte = valid[base + b]
+            for i in range(8):
+                seen[8 * b + i] = (byte >> i) & 1
+    else:
+        skip = 0
+        seen[:n] = 1
+    inverse, largest = 1.0 / scale, 0.0
+    for r in range(n):
+        x = values[first + r]
+        here = (x == x) & (seen[skip + r] != 0)
+        y = (x - shift) * inverse if here else 0.0
+        out[r] = y
+        largest = max(largest, abs(y))
+        pattern[r] |= bit if here else 0
+    return largest
+
+
+@njit(nogil=True, cache=True)
+def places(pattern: Any, place: Any, n_found: int) -> int:
+    """Turn each row's pattern into its place in the order in which patterns are met; place (2^d,) is -1 before. Returns how many were met by now."""
+    for r in range(len(pattern)):
+        p = pattern[r]
+        if place[p] < 0:
+            place[p] = n_found
+            n_found += 1
+        pattern[r] = place[p]
+    return n_found
+
+
+@njit(nogil=True, cache=True, fastmath=EXACT)
+def pattern_sums(values: Any, weight: Any, pattern: Any, rows: Any, sums: Any, squares: Any) -> None:
+    """Add each row's weight, values and products to the sums of its pattern's place: (P, 1 + d) and (P, d, d), upper triangle and more."""
+    d = len(values)
+    x = np.empty(d)
+    for r in range(len(weight)):
+        p, w = pattern[r], weight[r]
+        own, square = sums[p], squares[p]
+        rows[p] += 1
+        own[0] += w
+        for i in range(d):
+            x[i] = values[i, r]
+        for i in range(d):
+            y = w * x[i]
+            own[1 + i] += y
+            to = square[i]
+            for j in range(d):
+                to[j] += y * x[j]
+
+
+@njit(nogil=True, cache=True)
+def poisson_counts(base: Any, word: Any, limits: Any, out: Any) -> None:
+    """randomness.bootstrap_counts of one replicate: mix each row's word with the replicate's and look the count up."""
+    for r in range(len(base)):
+        h = base[r] ^ np.uint64(0x9E3779B97F4A7C15) ^ word
+        h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        h = h ^ (h >> np.uint64(31))
+        count = 0
+        while count < len(limits) and h >= limits[count]:
+            count += 1
+        out[r] = count

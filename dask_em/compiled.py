@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.extending import overload
 
 FAST = {"reassoc", "contract", "nsz"}
 EXACT = {"contract"}
@@ -38,11 +39,11 @@ class Columns(NamedTuple):
 @njit(nogil=True, cache=True, fastmath=FAST)
 def _present(values: Any, start: int, n: int, out: Any) -> bool:
     """Copy cells, 0 where missing; whether all are there."""
-    there = 0
+    there, zero = 0, out.dtype.type(0)
     for r in range(n):
         x = values[start + r]
         seen = x == x
-        out[r] = x if seen else 0.0
+        out[r] = x if seen else zero
         there += seen
     return there == n
 
@@ -241,8 +242,46 @@ def _exponential(x: Any, n: int, scratch: Any, bits: Any) -> None:
         x[r] *= scratch[r]
 
 
+F = np.float32
+
+
 @njit(nogil=True, cache=True, fastmath=EXACT)
-def _softmax(S: Any, n: int, weight: Any, top: Any, total: Any, scratch: Any, bits: Any) -> None:
+def _exponential_single(x: Any, n: int, scratch: Any, bits: Any) -> None:
+    """The same in single precision; exp(-80) below that."""
+    for r in range(n):
+        y = max(x[r], F(-80.0))
+        t = y * F(1.44269504) + F(12582912.0)
+        m = t - F(12582912.0)
+        z = (y - m * F(0.693359375)) - m * F(-2.12194440e-4)
+        p = F(0.0001984126984)
+        p = p * z + F(0.001388888889)
+        p = p * z + F(0.008333333333)
+        p = p * z + F(0.041666666667)
+        p = p * z + F(0.166666666667)
+        p = p * z + F(0.5)
+        p = p * z + F(1.0)
+        x[r] = p * z + F(1.0)
+        scratch[r] = t
+    for r in range(n):
+        bits[r] = (bits[r] + np.int32(127)) << np.int32(23)
+    for r in range(n):
+        x[r] *= scratch[r]
+
+
+def _exponentiate(x: Any, n: int, scratch: Any) -> None:
+    """exp(x) in place, in the precision of x."""
+    raise NotImplementedError
+
+
+@overload(_exponentiate, inline="always")
+def _of_this_precision(x, n, scratch):  # type: ignore[no-untyped-def]  # numba compares annotations
+    if x.dtype == types.float32:
+        return lambda x, n, scratch: _exponential_single(x, n, scratch, scratch.view(np.int32))
+    return lambda x, n, scratch: _exponential(x, n, scratch, scratch.view(np.int64))
+
+
+@njit(nogil=True, cache=True, fastmath=EXACT)
+def _softmax(S: Any, n: int, weight: Any, top: Any, total: Any, scratch: Any) -> None:
     K = len(S)
     for r in range(n):
         top[r] = S[0, r]
@@ -255,7 +294,7 @@ def _softmax(S: Any, n: int, weight: Any, top: Any, total: Any, scratch: Any, bi
         s = S[k]
         for r in range(n):
             s[r] -= top[r]
-        _exponential(s, n, scratch, bits)
+        _exponentiate(s, n, scratch)
         for r in range(n):
             total[r] += s[r]
     for r in range(n):
@@ -270,11 +309,12 @@ def _softmax(S: Any, n: int, weight: Any, top: Any, total: Any, scratch: Any, bi
 def _add(R: Any, T: Any, n: int, out: Any) -> None:
     """out += R Tᵀ, four components by three features at a time: inner products over the rows, held in registers."""
     K, q = out.shape
+    zero = T.dtype.type(0)
     for k in range(0, K - 3, 4):
         r0, r1, r2, r3 = R[k], R[k + 1], R[k + 2], R[k + 3]
         for f in range(0, q - 2, 3):
             t0, t1, t2 = T[f], T[f + 1], T[f + 2]
-            a0 = a1 = a2 = b0 = b1 = b2 = c0 = c1 = c2 = d0 = d1 = d2 = 0.0
+            a0 = a1 = a2 = b0 = b1 = b2 = c0 = c1 = c2 = d0 = d1 = d2 = zero
             for r in range(n):
                 x0, x1, x2 = t0[r], t1[r], t2[r]
                 y = r0[r]
@@ -307,7 +347,7 @@ def _add(R: Any, T: Any, n: int, out: Any) -> None:
             out[k + 3, f + 2] += d2
         for f in range(q - q % 3, q):
             t0 = T[f]
-            a0 = b0 = c0 = d0 = 0.0
+            a0 = b0 = c0 = d0 = zero
             for r in range(n):
                 x0 = t0[r]
                 a0 += r0[r] * x0
@@ -322,7 +362,7 @@ def _add(R: Any, T: Any, n: int, out: Any) -> None:
         r0 = R[k]
         for f in range(0, q - 2, 3):
             t0, t1, t2 = T[f], T[f + 1], T[f + 2]
-            a0 = a1 = a2 = 0.0
+            a0 = a1 = a2 = zero
             for r in range(n):
                 y = r0[r]
                 a0 += y * t0[r]
@@ -333,7 +373,7 @@ def _add(R: Any, T: Any, n: int, out: Any) -> None:
             out[k, f + 2] += a2
         for f in range(q - q % 3, q):
             t0 = T[f]
-            a0 = 0.0
+            a0 = zero
             for r in range(n):
                 a0 += r0[r] * t0[r]
             out[k, f] += a0
@@ -381,7 +421,6 @@ def scan(
     P, K, q = natural.shape
     T, S, scratch = buffer[:q], buffer[q : q + K], buffer[q + K]
     tile = buffer.shape[1]
-    bits = scratch.view(np.int64)
     for p in range(P):
         for start in range(runs[p], runs[p + 1], tile):
             stop = min(start + tile, runs[p + 1])
@@ -393,7 +432,7 @@ def scan(
                 own = S[bounds[c] : bounds[c + 1]]
                 first = 0 if even else start
                 highest, summed = top[c, first : first + n], total[c, first : first + n]
-                _softmax(own, n, weight[min(c, len(weight) - 1), start:stop], highest, summed, scratch, bits)
+                _softmax(own, n, weight[min(c, len(weight) - 1), start:stop], highest, summed, scratch)
                 if even:
                     log_likelihood[c] += _log_sum(highest, summed, n)
             _add(S, T, n, complete_sums[p] if whole else sums[p])

@@ -29,6 +29,9 @@ WORTHWHILE_PATTERNS = 1e6
 WORTHWHILE = 5e6
 """Rows x components x features of a block from which the compiled scan is used: below, nobody waits for a compiler."""
 
+SINGLE_LIMIT = 1e3
+"""Natural parameters up to which single precision is used: beyond, a score of that size would lose more than about 1e-4."""
+
 MANY_LEVELS = 12
 """Levels of a column beyond which they are looked up and counted up row by row; fewer are indicators in the two products."""
 
@@ -57,11 +60,11 @@ def suits(families: Sequence[Family], n_rows: int, natural: Array, centred: bool
 _scratch = threading.local()
 
 
-def reused(name: str, rows: int, columns: int) -> Array:
+def reused(name: str, rows: int, columns: int, kind: Any = np.float64) -> Any:
     """A reused array of this thread: fresh memory is many times slower than memory already mapped."""
-    array: Array | None = getattr(_scratch, name, None)
-    if array is None or array.shape[0] < rows or array.shape[1] != columns:
-        array = np.empty((rows, columns))
+    array = getattr(_scratch, name, None)
+    if array is None or array.shape[0] < rows or array.shape[1] != columns or array.dtype != kind:
+        array = np.empty((rows, columns), dtype=kind)
         setattr(_scratch, name, array)
     return array[:rows]
 
@@ -93,11 +96,15 @@ class Layout:
         self.kinds = [f.kind for f in families]
         self.expected = any(f.kind == "pairs" and f.n_features == 3 * f.n_columns for f in families)
 
+    def single(self, values: Sequence[Any]) -> bool:
+        """Whether normal columns were encoded in single precision."""
+        return any(v.dtype == np.float32 for v in values)
+
     def columns(self, values: Sequence[Any]) -> Any:
         """The values of a block's families, as the compiled scan takes them."""
         n = values[0].shape[1]
         of = dict(zip(self.kinds, values))
-        nothing = np.empty((0, n))
+        nothing = np.empty((0, n), dtype=next(iter(values)).dtype)
         return _compiled().Columns(
             of.get("products", of.get("squares", nothing)),
             "products" in of,
@@ -138,9 +145,11 @@ def fold(
     rows = slice(int(runs[0]), int(runs[-1]))
     own = weight[:, rows]
     even = bool((own == 1.0).all())
-    top, total = (reused(name, len(sizes), compiled.TILE if even else weight.shape[1]) for name in ("top", "total"))
+    kind = np.float32 if layout.single(values) and np.abs(natural).max() <= SINGLE_LIMIT else np.float64
+    columns = compiled.TILE if even else weight.shape[1]
+    top, total = (reused(name, len(sizes), columns, kind) for name in ("top", "total"))
     log_likelihood = np.zeros(len(sizes))
-    buffer = reused("tile", natural.shape[1] + natural.shape[2] + 1, compiled.TILE)
+    buffer = reused("tile", natural.shape[1] + natural.shape[2] + 1, compiled.TILE, kind)
     if layout.straight:
         ordered = whole = natural
         ordered_sums = whole_sums = sums
@@ -151,7 +160,7 @@ def fold(
         whole[:, :, 0] += natural[:, :, layout.indicators].sum(axis=2)
         ordered_sums, whole_sums, table_sums = (np.zeros_like(a) for a in (ordered, whole, table))
     compiled.scan(
-        *(np.ascontiguousarray(a) for a in (ordered, whole, table)),
+        *(np.ascontiguousarray(a, dtype=kind) for a in (ordered, whole, table)),
         layout.columns(values),
         observed,
         runs,

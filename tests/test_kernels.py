@@ -1,5 +1,7 @@
 """The compiled scan gives the sums of the plain one."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -56,6 +58,33 @@ def test_compiled_equals_plain(sizes, d, missing, monkeypatch):
     )
 
 
+@pytest.mark.parametrize(("sizes", "d"), SHAPES)
+def test_single_precision_keeps_six_digits(sizes, d, monkeypatch):
+    mixture, parameters, block = problem(sizes, d, 0.3)
+    monkeypatch.setattr(kernels, "WORTHWHILE", 0.0)
+    near = np.float32(block.values[0])
+    single, double = (
+        mixture.lift(mixture.e_step(parameters, sizes)(replace(block, values=(values,))), parameters, sizes)
+        for values in (near, near.astype(float))
+    )
+    np.testing.assert_allclose(single.log_likelihood, double.log_likelihood, rtol=1e-6)
+    np.testing.assert_allclose(single.stats[0], double.stats[0], atol=2e-6 * np.abs(double.stats[0]).max())
+    assert (single.stats[0] != double.stats[0]).any()
+
+
+def test_large_parameters_are_scanned_in_double_precision(monkeypatch):
+    mixture, parameters, block = problem((2,), 3, 0.0)
+    monkeypatch.setattr(kernels, "WORTHWHILE", 0.0)
+    part = parameters.parts[0]
+    tight = Parameters(parameters.weights, (replace(part, covariances=part.covariances * 1e-4),))
+    near = np.float32(block.values[0])
+    single, double = (
+        mixture.lift(mixture.e_step(tight, (2,))(replace(block, values=(values,))), tight, (2,))
+        for values in (near, near.astype(float))
+    )
+    np.testing.assert_array_equal(single.stats[0], double.stats[0])
+
+
 def test_exponential_is_exact_to_two_units_in_the_last_place():
     from dask_em import compiled
 
@@ -64,6 +93,15 @@ def test_exponential_is_exact_to_two_units_in_the_last_place():
     compiled._exponential(out, len(x), scratch, scratch.view(np.int64))
     exact = np.exp(x)
     assert np.abs(out / exact - 1).max() < 4.5e-16
+
+
+def test_exponential_in_single_precision():
+    from dask_em import compiled
+
+    x = -np.concatenate([[0.0], np.geomspace(1e-7, 79.9, 5000)]).astype(np.float32)
+    out, scratch = x.copy(), np.empty_like(x)
+    compiled._exponential_single(out, len(x), scratch, scratch.view(np.int32))
+    assert np.abs(out / np.exp(x.astype(float)) - 1).max() < 2.5e-7
 
 
 def test_a_row_that_nothing_explains_leaves_no_trace():

@@ -23,8 +23,8 @@ from dask_em.data.columns import row_hash
 from dask_em.data.profile import SAMPLE_ROWS
 from dask_em.em import grid, loop
 from dask_em.em.coarse import Coarse
-from dask_em.execution.base import Executor, Unit
-from dask_em.execution.local import LocalExecutor
+from dask_em.execution.base import Executor
+from dask_em.execution.threads import single_blas
 from dask_em.mixture import Mixture, Parameters
 from dask_em.scan import Block
 
@@ -52,10 +52,9 @@ def run_on_sample(
     own = replace(mixture, patterns=None)
     rules = replace(settings, mixture=own, n_weight=weight, tol=max(settings.tol, LOOSE), acceleration="daarem")
     state = loop.start(rules, sizes, start)
-    executor = LocalExecutor(1)
-    blocks = executor.open([Unit((), block.n_rows, 0, 1)], lambda unit, pieces: [block])
     while not state.done:
-        state = executor.fold(blocks, loop.ask, loop.tell, state)
+        with single_blas():
+            state = loop.tell(state, loop.ask(state)(block))
     return state.candidates
 
 
@@ -113,6 +112,7 @@ def coarse_rows(rows: int, block: Block) -> int:
 def ask_and_sample(states: grid.Grid, share: float) -> Callable[[Block], Sampled]:
     """As `grid.ask`, and a share of each block's rows, chosen by a hash of what they hold."""
     step = grid.ask(states)
+    assert step is not None
     return lambda block: Sampled(step(block), (some_rows(block, share),))
 
 
@@ -150,7 +150,8 @@ def merged(blocks: Sequence[Block]) -> tuple[Block, ...]:
 def _taken(block: Block, rows: NDArray[np.int64]) -> Block:
     which = _pattern_of(block)[rows]
     values = tuple(np.take(v, rows, axis=1) for v in block.values)
-    return Block(values, block.weight[rows], block.base[rows], block.observed, _runs(which, len(block.observed)))
+    observed = block.observed.copy()  # the block itself is overwritten by the next one
+    return Block(values, block.weight[rows], block.base[rows], observed, _runs(which, len(observed)))
 
 
 def _pattern_of(block: Block) -> NDArray[np.int64]:
@@ -169,21 +170,29 @@ def scan(
     share: float | None = None,
     penalty: float | None = None,
 ) -> tuple[loop.State, ...]:
-    """Scan until all candidates of all models have stopped; with a share of the rows to sample, the first scan brings them along."""
-    state = executor.put(grid.Grid(tuple(states), penalty))
+    """Scan until all candidates of all models have stopped; with a share of the rows to sample, the first scan brings them along.
+
+    The next scan is asked for before the record of the last one is looked at, so that a cluster does not wait for that; where the last one was the end, it is none.
+    """
+    start = grid.Grid(tuple(states), penalty)
+    if start.done:
+        return start.states
+    state = executor.put(start)
     coarse: tuple[Any, ...] = ()
-    record = executor.look(state, grid.progress)
-    while not record.done:
-        if share is not None and not coarse:
-            both = executor.fold(blocks, partial(ask_and_sample, share=share), tell_and_keep, state)
-            state, coarse = executor.then(both, itemgetter(0)), (executor.then(both, itemgetter(1)),)
-        else:
-            state = executor.fold(blocks, grid.ask, grid.tell, state, *coarse)
+    if share is None:
+        state = executor.fold(blocks, grid.ask, grid.tell, state)
+    else:
+        both = executor.fold(blocks, partial(ask_and_sample, share=share), tell_and_keep, state)
+        state, coarse = executor.then(both, itemgetter(0)), (executor.then(both, itemgetter(1)),)
+    while True:
+        ahead = executor.fold(blocks, grid.ask, grid.tell, state, *coarse)
         record = executor.look(state, grid.progress)
         if on_progress is not None:
             on_progress(record)
-    final: grid.Grid = executor.look(state, _identity)
-    return final.states
+        if record.done:
+            final: grid.Grid = executor.look(state, _identity)
+            return final.states
+        state = ahead
 
 
 def _identity(value: Any) -> Any:

@@ -42,8 +42,10 @@ class Totals:
         return Totals(tuple(a + b for a, b in zip(self.each, other.each, strict=True)))
 
 
-def ask(grid: Grid) -> Callable[[Block], Totals]:
-    """What to evaluate on every block in the next scan."""
+def ask(grid: Grid) -> Callable[[Block], Totals] | None:
+    """What to evaluate on every block in the next scan; None when all loops are done."""
+    if grid.done:
+        return None
     steps = [loop.ask(s) for s in grid.states if not s.done]
     return lambda block: Totals(tuple(step(block) for step in steps))
 

@@ -6,8 +6,10 @@ is one task. Pieces and units depend on the data alone. Every function handed to
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any, Protocol
 
 BLOCK_ROWS = 1 << 17
@@ -45,6 +47,20 @@ def make_units(pieces: Sequence[Any], piece_rows: Sequence[int], n_patterns: int
     return units
 
 
+def make_runs(sizes: Sequence[int], n: int) -> list[slice]:
+    """Cut things of these sizes into at most n consecutive runs, as equal as whole things allow."""
+    ends = list(accumulate(sizes))
+    if not ends:
+        return []
+    edges = {0, len(ends)}
+    for i in range(1, n):
+        target = ends[-1] * i / n
+        after = bisect_left(ends, target)
+        nearer = after if target - (ends[after - 1] if after else 0) <= ends[after] - target else after + 1
+        edges.add(nearer)
+    return [slice(a, b) for a, b in pairwise(sorted(edges))]
+
+
 class Executor(Protocol):
     """Two verbs over a table, fold and map, in this process or on a cluster.
 
@@ -54,16 +70,29 @@ class Executor(Protocol):
     def reduce(self, pieces: Sequence[Any], function: Callable[[int, Any], Any]) -> Any:
         """The sum of function(i, piece) over all pieces, in the fixed tree."""
 
-    def open(self, units: Sequence[Unit], encode: Callable[[Unit, Sequence[Any]], list[Any]]) -> Any:
-        """Blocks, made from the units by `encode` when first needed, and kept."""
+    def open(
+        self, units: Sequence[Unit], encode: Callable[[Unit, Sequence[Any]], list[Any]], row_bytes: int = 0
+    ) -> Any:
+        """Blocks, made from the units by `encode` when first needed; what they need for a row decides where they are kept."""
+
+    def release(self, blocks: Any) -> None:
+        """Give back what blocks hold; they are not used again."""
 
     def put(self, value: Any) -> Any:
         """A handle of a value."""
 
     def fold(
-        self, blocks: Any, ask: Callable[[Any], Callable[[Any], Any]], tell: Callable[..., Any], state: Any, *known: Any
+        self,
+        blocks: Any,
+        ask: Callable[[Any], Callable[[Any], Any] | None],
+        tell: Callable[..., Any],
+        state: Any,
+        *known: Any,
     ) -> Any:
-        """One scan: the handle of tell(state, sum over all blocks of ask(state)(block), *known); what is `known` by its handles stays at the root."""
+        """One scan: the handle of tell(state, sum over all blocks of ask(state)(block), *known); what is `known` by its handles stays at the root.
+
+        A block is overwritten by the next one: sums must not hold on to its arrays. Where `ask` returns None there is nothing to scan for, and the state stays as it is.
+        """
 
     def then(self, handle: Any, function: Callable[[Any], Any]) -> Any:
         """The handle of function(value)."""

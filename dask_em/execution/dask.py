@@ -8,27 +8,51 @@ again from the pieces when a worker is lost.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import count, pairwise
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import count
 from typing import Any
 from uuid import uuid4
 
 import dask
 import dask.dataframe as dd
-from distributed import Client, Future, LocalCluster, default_client
+from dask.local import get_sync
+from dask.optimization import cull
+from distributed import Client, Future, LocalCluster, default_client, futures_of, get_worker
 
-from dask_em.execution.base import Unit
+from dask_em.execution.base import Unit, make_runs
+from dask_em.execution.blocks import Encode, Recipe, Run, make_run, warn_of_trouble
 from dask_em.execution.threads import single_blas
+from dask_em.execution.tiers import Tier, available_memory, check_wanted, choose, free_disk
 from dask_em.execution.tree import insert, join, total
 
 RUNS_PER_THREAD = 2
 """Tasks of a scan for each worker thread: enough to balance, few enough that scheduling costs little."""
 
 
+SHARED = 2
+"""How many times as large as their common graph the graphs of all partitions may be together, for each to be worth computing by itself."""
+
+
 @dataclass(frozen=True)
 class LazyPiece:
-    """A partition of a Dask dataframe, as a piece that is computed when it is needed."""
+    """A partition of a Dask dataframe, as a piece that is computed by whoever reads it and not kept."""
+
+    graph: Mapping[Any, Any]
+    key: Any
+    wrap: Callable[..., Any]
+    origin: tuple[str, int]
+
+    def read(self, columns: Sequence[str]) -> Any:
+        """Compute the partition in this thread and read it."""
+        return self.wrap(get_sync(self.graph, self.key), origin=self.origin).read(columns)
+
+
+@dataclass(frozen=True)
+class SharedPiece:
+    """A partition that needs work which others need too, such as a shuffle, or that is in the memory of a cluster: the cluster computes it."""
 
     delayed: Any
     origin: tuple[str, int]
@@ -38,11 +62,27 @@ class LazyPiece:
         return self.delayed.compute(scheduler="synchronous").read(columns)
 
 
-def frame_pieces(frame: Any, wrap: Callable[..., Any]) -> tuple[LazyPiece, ...]:
+def frame_pieces(frame: Any, wrap: Callable[..., Any]) -> tuple[LazyPiece | SharedPiece, ...]:
     """The partitions of a Dask dataframe, each made a piece by `wrap(partition, origin=...)`."""
+    frame = frame.optimize()
+    graph, keys = dict(frame.__dask_graph__()), frame.__dask_keys__()
+    origins = [(f"partition {i}", 0) for i in range(len(keys))]
+    own = None if futures_of(frame) else _graphs(graph, keys)
+    if own is not None:
+        return tuple(LazyPiece(g, key, wrap, o) for g, key, o in zip(own, keys, origins))
     make = dask.delayed(wrap, pure=True, traverse=False)
-    origins = ((f"partition {i}", 0) for i in range(frame.npartitions))
-    return tuple(LazyPiece(make(p, origin=o), o) for p, o in zip(frame.to_delayed(), origins))
+    return tuple(SharedPiece(make(p, origin=o), o) for p, o in zip(frame.to_delayed(), origins))
+
+
+def _graphs(graph: dict[Any, Any], keys: Sequence[Any]) -> list[dict[Any, Any]] | None:
+    """What each key needs of a graph, or None where many need the same."""
+    graphs, left = [], SHARED * len(graph)
+    for key in keys:
+        graphs.append(cull(graph, [key])[0])
+        left -= len(graphs[-1])
+        if left < 0:
+            return None
+    return graphs
 
 
 def is_frame(X: Any) -> bool:
@@ -70,6 +110,20 @@ def active_client() -> Client | None:
         return None
 
 
+@dataclass
+class _Blocks:
+    """Runs of blocks on the cluster, each with the number of its first block.
+
+    troubles : where they could not be kept, until the user was told
+    states : the last states. When state t is known, whoever walks in scan t + 1 gets a copy of it, so that it outlives a worker once that scan is over; the ones before are
+    let go only then. Otherwise a worker that dies might take the last copies along, and the cluster would go back to the first scan.
+    """
+
+    runs: list[tuple[int, Future]]
+    troubles: list[Future]
+    states: deque[Future] = field(default_factory=lambda: deque(maxlen=4))
+
+
 class DaskExecutor:
     """A cluster behind a client.
 
@@ -80,9 +134,27 @@ class DaskExecutor:
         this machine only and without a dashboard, and stopped by `close`.
     n_workers : int, optional
         Workers of one thread to start in that case; by default one a core.
+    blocks : "auto", "resident", "mapped" or "streamed"
+        Where encoded rows are kept between scans: in the memory of the workers, in scratch files, or nowhere, so that the table is read again in each of them. By default
+        as fits, see `dask_em.execution.tiers`. The result is the same to the last bit.
+    scratch : str, optional
+        Folder for scratch files on the workers; by default the one where a worker keeps what it spills. What is written there is gone after the fit.
+
+    Raises
+    ------
+    ConfigurationError
+        `blocks` is none of these.
     """
 
-    def __init__(self, client: Client | str | None = None, *, n_workers: int | None = None) -> None:
+    def __init__(
+        self,
+        client: Client | str | None = None,
+        *,
+        n_workers: int | None = None,
+        blocks: str = "auto",
+        scratch: str | None = None,
+    ) -> None:
+        self.blocks, self.scratch = check_wanted(blocks), scratch
         self._own: list[Any] = []
         if client is None:
             cluster = LocalCluster(
@@ -109,62 +181,100 @@ class DaskExecutor:
         self._own = []
 
     def reduce(self, pieces: Sequence[Any], function: Callable[[int, Any], Any]) -> Any:
-        parts = [
-            self._submit(_reduce_run, function, [self._resolved(p) for p in pieces[run]], run.start)
-            for run in self._runs(len(pieces))
-        ]
+        pieces = self._resolved(pieces)
+        parts = [self._submit(_reduce_run, function, pieces[run], run.start) for run in self._runs([1] * len(pieces))]
         return self._submit(_total, parts).result()
 
-    def open(
-        self, units: Sequence[Unit], encode: Callable[[Unit, Sequence[Any]], list[Any]]
-    ) -> list[tuple[int, Future]]:
-        blocks = []
-        for run in self._runs(len(units)):
-            own = units[run]
-            bare = [Unit((), u.rows, u.first_block, u.n_blocks) for u in own]
-            pieces = [[self._resolved(p) for p in u.pieces] for u in own]
-            blocks.append((own[0].first_block, self._submit(_encode_run, encode, bare, pieces)))
-        return blocks
+    def open(self, units: Sequence[Unit], encode: Encode, row_bytes: int = 0) -> _Blocks:
+        tier = self._tier(row_bytes * sum(u.rows for u in units))
+        pieces = iter(self._resolved([piece for unit in units for piece in unit.pieces]))
+        runs = []
+        for run in self._runs([u.rows for u in units]):
+            bare = [Unit((), u.rows, u.first_block, u.n_blocks) for u in units[run]]
+            own = [[next(pieces) for _ in u.pieces] for u in units[run]]
+            runs.append((bare[0].first_block, self._submit(_open_run, tier, self.scratch, encode, bare, own)))
+        return _Blocks(runs, [self._submit(_trouble, run) for _, run in runs] if tier == "mapped" else [])
+
+    def release(self, blocks: _Blocks) -> None:
+        for future in (*(run for _, run in blocks.runs), *blocks.troubles, *blocks.states):
+            future.release()
 
     def put(self, value: Any) -> Any:
         return value
 
     def fold(
         self,
-        blocks: list[tuple[int, Future]],
-        ask: Callable[[Any], Callable[[Any], Any]],
+        blocks: _Blocks,
+        ask: Callable[[Any], Callable[[Any], Any] | None],
         tell: Callable[..., Any],
         state: Any,
         *known: Any,
     ) -> Future:
-        parts = [self._submit(_walk, ask, state, own, first) for first, own in blocks]
-        return self._submit(_root, tell, state, parts, *known)
+        if blocks.states:
+            troubles, blocks.troubles = blocks.troubles, []
+            warn_of_trouble(self.client.gather(troubles))
+        parts = [self._submit(_walk, ask, state, run, first) for first, run in blocks.runs]
+        blocks.states.append(self._submit(_root, tell, state, parts, *known))
+        return blocks.states[-1]
 
     def then(self, handle: Any, function: Callable[[Any], Any]) -> Future:
         return self._submit(function, handle)
 
     def look(self, handle: Any, function: Callable[[Any], Any]) -> Any:
-        return self._submit(function, handle).result()
+        # Before the next scan, which may have been asked for already.
+        return self._submit(function, handle, priority=1).result()
 
     def map(self, pieces: Sequence[Any], function: Callable[[int, Any], Any]) -> list[Any]:
-        return self.client.gather([self._submit(_call, function, i, self._resolved(p)) for i, p in enumerate(pieces)])
+        return self.client.gather(
+            [self._submit(_call, function, i, piece) for i, piece in enumerate(self._resolved(pieces))]
+        )
 
-    def _submit(self, function: Callable[..., Any], *args: Any) -> Future:
+    def _submit(self, function: Callable[..., Any], *args: Any, priority: int = 0) -> Future:
         name = getattr(function, "__name__", "call").lstrip("_")
         with warnings.catch_warnings():
             # The rows of a table in memory are part of the recipe, so that a lost worker costs nothing: they have to travel.
             warnings.filterwarnings("ignore", "(?s).*Sending large graph")
-            return self.client.submit(function, *args, key=f"em-{name}-{self._token}-{next(self._names)}", pure=False)
+            key = f"em-{name}-{self._token}-{next(self._names)}"
+            return self.client.submit(function, *args, key=key, pure=False, priority=priority)
 
-    def _resolved(self, piece: Any) -> Any:
-        return self.client.compute(piece.delayed) if isinstance(piece, LazyPiece) else piece
+    def _resolved(self, pieces: Sequence[Any]) -> list[Any]:
+        """The pieces, with futures in the place of those that the cluster has to compute: all in one message."""
+        futures = iter(self.client.compute([p.delayed for p in pieces if isinstance(p, SharedPiece)]))
+        return [next(futures) if isinstance(p, SharedPiece) else p for p in pieces]
 
-    def _runs(self, n: int) -> list[slice]:
-        """Cut n things into consecutive runs, a few for each worker thread."""
+    def _runs(self, sizes: Sequence[int]) -> list[slice]:
+        """Cut things of these sizes into consecutive runs, a few for each worker thread."""
         threads = sum(self.client.nthreads().values()) or 1
-        tasks = max(1, min(n, RUNS_PER_THREAD * threads))
-        edges = [n * i // tasks for i in range(tasks + 1)]
-        return [slice(a, b) for a, b in pairwise(edges)]
+        return make_runs(sizes, RUNS_PER_THREAD * threads)
+
+    def _tier(self, nbytes: int) -> Tier:
+        """The tier for blocks of this size: what all workers have together decides."""
+        rooms: dict[str, _Room] = self.client.run(_room, self.scratch) if nbytes else {}
+        beside = Counter(room.host for room in rooms.values())
+        memory = sum(room.limit or room.memory // beside[room.host] for room in rooms.values())
+        disk = min((room.disk // beside[room.host] for room in rooms.values()), default=0) * len(rooms)
+        workers = f"on {len(rooms)} worker{'s' * (len(rooms) > 1)}"
+        return choose(self.blocks, nbytes, memory, disk, workers)
+
+
+@dataclass(frozen=True)
+class _Room:
+    """What a worker has: the limit of its memory, 0 for none, and what its host has."""
+
+    host: str
+    limit: int
+    memory: int
+    disk: int
+
+
+def _room(scratch: str | None, dask_worker: Any) -> _Room:
+    host = dask_worker.address.rpartition(":")[0]
+    limit = dask_worker.memory_manager.memory_limit or 0
+    return _Room(host, limit, available_memory(), free_disk(scratch or dask_worker.local_directory))
+
+
+def _place(scratch: str | None) -> str:
+    return scratch or get_worker().local_directory
 
 
 def _call(function: Callable[[int, Any], Any], i: int, piece: Any) -> Any:
@@ -184,21 +294,33 @@ def _total(parts: Sequence[dict[Any, Any]]) -> Any:
     return total(join(parts))
 
 
-def _encode_run(
-    encode: Callable[[Unit, Sequence[Any]], list[Any]], units: Sequence[Unit], pieces: Sequence[Sequence[Any]]
-) -> list[Any]:
-    return [block for unit, own in zip(units, pieces) for block in encode(unit, own)]
+def _open_run(
+    tier: Tier, scratch: str | None, encode: Encode, units: Sequence[Unit], pieces: Sequence[Sequence[Any]]
+) -> Run:
+    """A run, encoded where it is to be kept: what a task returns must not grow later, for Dask would not know."""
+    recipe = Recipe(tuple(replace(unit, pieces=tuple(own)) for unit, own in zip(units, pieces)), encode)
+    run = make_run(tier, recipe, partial(_place, scratch))
+    if tier != "streamed":
+        with single_blas():
+            deque(run, maxlen=0)
+    return run
 
 
-def _walk(ask: Callable[[Any], Callable[[Any], Any]], state: Any, blocks: Sequence[Any], first: int) -> dict[Any, Any]:
+def _trouble(run: Run) -> str | None:
+    return run.trouble
+
+
+def _walk(ask: Callable[[Any], Callable[[Any], Any] | None], state: Any, run: Run, first: int) -> dict[Any, Any]:
     nodes: dict[Any, Any] = {}
     with single_blas():
         step = ask(state)
-        for i, block in enumerate(blocks, first):
-            insert(nodes, (0, i), step(block))
+        if step is not None:
+            for i, block in enumerate(run, first):
+                insert(nodes, (0, i), step(block))
     return nodes
 
 
 def _root(tell: Callable[..., Any], state: Any, parts: Sequence[dict[Any, Any]], *known: Any) -> Any:
     with single_blas():
-        return tell(state, total(join(parts)), *known)
+        nodes = join(parts)
+        return tell(state, total(nodes), *known) if nodes else state

@@ -1,33 +1,48 @@
 """Scans in this process, on threads; no scheduler is started.
 
-Blocks are encoded in the first scan that needs them, while they are in cache, and kept in memory.
+Blocks are encoded in the first scan that needs them, while they are in cache. A fold is done when somebody looks at it.
 """
 
 from __future__ import annotations
 
 import os
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 from dask_em.execution.base import Unit
+from dask_em.execution.blocks import Encode, Recipe, Run, make_run, warn_of_trouble
 from dask_em.execution.threads import single_blas
+from dask_em.execution.tiers import available_memory, check_wanted, choose, free_disk
 from dask_em.execution.tree import insert, total
 
 
+class _Later:
+    """A value that is worked out when somebody looks at it, once."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self._work: Callable[[], Any] | None = work
+        self._value: Any = None
+
+    def value(self) -> Any:
+        if self._work is not None:
+            self._value, self._work = self._work(), None
+        return self._value
+
+
+@dataclass
 class _Blocks:
-    """Units and, once encoded, their blocks."""
+    """Runs of one unit each, and whether the user was told where they could not be kept."""
 
-    def __init__(self, units: Sequence[Unit], encode: Callable[[Unit, Sequence[Any]], list[Any]]) -> None:
-        self.units, self.encode = units, encode
-        self._encoded: list[list[Any] | None] = [None] * len(units)
+    runs: list[Run]
+    told: bool = False
 
-    def __getitem__(self, i: int) -> list[Any]:
-        blocks = self._encoded[i]
-        if blocks is None:
-            blocks = self._encoded[i] = self.encode(self.units[i], self.units[i].pieces)
-        return blocks
+
+def _value(handle: Any) -> Any:
+    return handle.value() if isinstance(handle, _Later) else handle
 
 
 class LocalExecutor:
@@ -37,10 +52,21 @@ class LocalExecutor:
     ----------
     n_threads : int, optional
         Threads to use; by default as many as the process may use cores.
+    blocks : "auto", "resident", "mapped" or "streamed"
+        Where encoded rows are kept between scans: in memory, in a scratch file, or nowhere, so that the table is read again in each of them. By default as fits, see
+        `dask_em.execution.tiers`. The result is the same to the last bit.
+    scratch : str, optional
+        Folder for scratch files; by default that of temporary files. What is written there is gone after the fit.
+
+    Raises
+    ------
+    ConfigurationError
+        `blocks` is none of these.
     """
 
-    def __init__(self, n_threads: int | None = None) -> None:
+    def __init__(self, n_threads: int | None = None, *, blocks: str = "auto", scratch: str | None = None) -> None:
         self.n_threads = n_threads or len(os.sched_getaffinity(0))
+        self.blocks, self.scratch = check_wanted(blocks), scratch
 
     def reduce(self, pieces: Sequence[Any], function: Callable[[int, Any], Any]) -> Any:
         nodes: dict[Any, Any] = {}
@@ -48,8 +74,14 @@ class LocalExecutor:
             insert(nodes, (0, i), value)
         return total(nodes)
 
-    def open(self, units: Sequence[Unit], encode: Callable[[Unit, Sequence[Any]], list[Any]]) -> _Blocks:
-        return _Blocks(units, encode)
+    def open(self, units: Sequence[Unit], encode: Encode, row_bytes: int = 0) -> _Blocks:
+        nbytes = row_bytes * sum(unit.rows for unit in units)
+        tier = choose(self.blocks, nbytes, available_memory(), free_disk(self._place()), "in this process")
+        return _Blocks([make_run(tier, Recipe((unit,), encode), self._place) for unit in units])
+
+    def release(self, blocks: _Blocks) -> None:
+        for run in blocks.runs:
+            run.release()
 
     def put(self, value: Any) -> Any:
         return value
@@ -57,36 +89,54 @@ class LocalExecutor:
     def fold(
         self,
         blocks: _Blocks,
-        ask: Callable[[Any], Callable[[Any], Any]],
+        ask: Callable[[Any], Callable[[Any], Any] | None],
+        tell: Callable[..., Any],
+        state: Any,
+        *known: Any,
+    ) -> Any:
+        return _Later(lambda: self._scan(blocks, ask, tell, _value(state), *map(_value, known)))
+
+    def _scan(
+        self,
+        blocks: _Blocks,
+        ask: Callable[[Any], Callable[[Any], Any] | None],
         tell: Callable[..., Any],
         state: Any,
         *known: Any,
     ) -> Any:
         with single_blas():
             step = ask(state)
+            if step is None:
+                return state
 
-            def walk(i: int) -> list[Any]:
-                return [step(block) for block in blocks[i]]
+            def walk(run: Run) -> list[Any]:
+                return [step(block) for block in run]
 
             nodes: dict[Any, Any] = {}
             block = 0
-            for values in self._each(walk, range(len(blocks.units))):
+            for values in self._each(walk, blocks.runs):
                 for value in values:
                     insert(nodes, (0, block), value)
                     block += 1
+            if not blocks.told:
+                warn_of_trouble(run.trouble for run in blocks.runs)
+                blocks.told = True
             return tell(state, total(nodes), *known)
 
     def then(self, handle: Any, function: Callable[[Any], Any]) -> Any:
-        return function(handle)
+        return _Later(lambda: function(_value(handle)))
 
     def look(self, handle: Any, function: Callable[[Any], Any]) -> Any:
-        return function(handle)
+        return function(_value(handle))
 
     def map(self, pieces: Sequence[Any], function: Callable[[int, Any], Any]) -> list[Any]:
         return list(self._numbered(function, pieces))
 
     def close(self) -> None:
         """Nothing to give back."""
+
+    def _place(self) -> str:
+        return self.scratch or tempfile.gettempdir()
 
     def _numbered(self, function: Callable[[int, Any], Any], pieces: Sequence[Any]) -> Iterator[Any]:
         return self._each(lambda item: function(*item), list(enumerate(pieces)))

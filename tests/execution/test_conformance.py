@@ -1,4 +1,4 @@
-"""One suite over both executors: the same table gives the same bits, whoever adds and however many there are.
+"""One suite over both executors: the same table gives the same bits, whoever adds, however many there are, and wherever the blocks are kept.
 
 Clusters are real: processes on this machine, started once for the module.
 """
@@ -97,6 +97,7 @@ EXECUTORS = [
     *(f"{n} thread{'s' * (n > 1)}" for n in (1, 2, 3)),
     *(f"{n} worker{'s' * (n > 1)}" for n in (1, 2, 3)),
     "address",
+    *(f"2 {who} {tier}" for who in ("threads", "workers") for tier in ("resident", "mapped", "streamed")),
 ]
 
 
@@ -105,8 +106,11 @@ def executor(request: pytest.FixtureRequest, clients: dict[int, Client]) -> Any:
     """What a user may give as `executor`."""
     if request.param == "address":
         return clients[2].scheduler.address
-    n, kind = request.param.split()
-    return LocalExecutor(int(n)) if kind.startswith("thread") else clients[int(n)]
+    n, kind, *tier = request.param.split()
+    where = {"blocks": tier[0]} if tier else {}
+    if kind.startswith("thread"):
+        return LocalExecutor(int(n), **where)
+    return DaskExecutor(clients[int(n)], **where) if tier else clients[int(n)]
 
 
 def model(executor: Any, **settings: Any) -> MixtureModel:

@@ -29,8 +29,14 @@ SAMPLE_ROWS = 16384
 MAX_PATTERNS = 8192
 """More missingness patterns than this are not listed: each block then keeps its own."""
 
+PROBE = 256
+"""Cells that are looked at first where all would be looked at."""
+
 MAX_LEVELS = 1000
 """A category with more levels is an identifier or a number."""
+
+
+Range = tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,7 @@ class Profile:
     levels : by categorical or ordered column, level -> weight
     patterns : masks of observed gaussian columns, as bytes; None where there are too many
     sample : the distinct rows with the smallest hashes, columns "#hash" and "#weight" beside their contents
+    ranges : by column of numbers, the smallest and the largest cell; None where some are not whole
     """
 
     piece_rows: tuple[int, ...]
@@ -90,6 +97,7 @@ class Profile:
     levels: dict[str, dict[Level, float]]
     patterns: frozenset[bytes] | None
     sample: pa.Table
+    ranges: dict[str, Range]
 
     def __add__(self, other: Profile) -> Profile:
         patterns = None
@@ -104,6 +112,7 @@ class Profile:
             {name: _merge_levels(name, a, other.levels[name]) for name, a in self.levels.items()},
             patterns,
             _smallest(pa.concat_tables([self.sample, other.sample], promote_options="permissive")),
+            {name: _merge_ranges(own, other.ranges[name]) for name, own in self.ranges.items()},
         )
 
     @property
@@ -136,6 +145,7 @@ def profile(table: pa.Table, design: Design) -> Profile:
     piece_rows = table.num_rows
     table, weight = weighted_rows(table, design)
     moments: dict[str, Moments] = {}
+    ranges: dict[str, Range] = {}
     words: list[NDArray[np.uint64]] = []
     seen = np.empty((len(design.gaussian), table.num_rows), dtype=bool)
     levels = {}
@@ -149,6 +159,7 @@ def profile(table: pa.Table, design: Design) -> Profile:
         raw = col.within(col.numeric(table, name), name, dict(design.bounds).get(name))
         values, _ = col.transformed(raw, name, design.transform(name))
         moments[name] = Moments.of(values, weight)
+        ranges[name] = _range(raw)
         words.append(col.words(raw))
         np.logical_not(np.isnan(raw), out=seen[i])
     for name in design.categorical:
@@ -157,12 +168,16 @@ def profile(table: pa.Table, design: Design) -> Profile:
     for name in design.poisson:
         values = col.count(table, name)
         moments[name] = Moments.of(values, weight)
+        ranges[name] = _range(values)
         words.append(col.words(values))
     for name, trials in design.binomial:
         successes, n = binomial(table, name, trials)
         both = ~np.isnan(successes) & ~np.isnan(n)
         moments[name] = Moments.of(np.where(both, successes, np.nan), weight)
         moments[trials_of(name)] = Moments.of(np.where(both, n, np.nan), weight)
+        ranges[name] = _range(successes)
+        if isinstance(trials, str):
+            ranges[trials] = _range(n)
         words += [col.words(successes), col.words(n)]
     hashes = col.row_hash(words, table.num_rows)
     sample = table.select([c for c in design.columns if c not in (design.weight, design.labels)])
@@ -176,6 +191,7 @@ def profile(table: pa.Table, design: Design) -> Profile:
         levels,
         _patterns(seen) if design.pattern else frozenset([np.ones(len(design.gaussian), bool).tobytes()]),
         _smallest(sample),
+        ranges,
     )
 
 
@@ -219,6 +235,19 @@ def _levels(name: str, array: pa.Array, weight: NDArray[np.float64]) -> tuple[di
     totals = np.bincount(codes, weights=weight, minlength=len(values) + 1)
     word = pd.util.hash_array(np.array([repr(v) for v in values], dtype=object), categorize=False)
     return dict(zip(values, totals.tolist())), np.append(word, np.uint64(0))[codes]
+
+
+def _range(values: NDArray[np.float64]) -> Range:
+    """Smallest and largest of whole numbers, (inf, -inf) where there are none; None where some are not whole."""
+    for some in (values[:PROBE], values):  # most columns that are not whole say so at once
+        seen = some[~np.isnan(some)] if np.isnan(some).any() else some
+        if (np.rint(seen) != seen).any():
+            return None
+    return float(seen.min(initial=np.inf)), float(seen.max(initial=-np.inf))
+
+
+def _merge_ranges(a: Range, b: Range) -> Range:
+    return None if a is None or b is None else (min(a[0], b[0]), max(a[1], b[1]))
 
 
 def _merge_levels(name: str, a: dict[Level, float], b: dict[Level, float]) -> dict[Level, float]:

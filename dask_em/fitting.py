@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from dask_em.data.columns import cut_points, normal_scores
+from dask_em.data.compact import Compress, DistinctPiece, collapse
 from dask_em.data.encode import encode_fit, encode_sample
 from dask_em.data.gather import NO_REPLICATES, Bootstrap
 from dask_em.data.keys import row_keys
@@ -31,7 +32,8 @@ from dask_em.em import loop, seeding
 from dask_em.em.acceleration import Acceleration
 from dask_em.em.stopping import Verdict
 from dask_em.errors import ConfigurationError, ConvergenceWarning, DataError
-from dask_em.execution.base import Executor, Unit, make_units
+from dask_em.execution.base import BLOCK_ROWS, Executor, Unit, make_units
+from dask_em.execution.local import LocalExecutor
 from dask_em.families import Binomial, Categorical, DiagonalGaussian, Family, Gaussian, Poisson
 from dask_em.families.binomial import typical_trials
 from dask_em.families.covariance import FULL, MODELS
@@ -51,6 +53,7 @@ class Settings:
 
     given : from schema and mixture to the starting parameters, one (k) candidate; None to seed
     bootstrap : replicates of the rows to which the best candidate is fitted again, starting from it
+    compress : whether the fit runs on the distinct rows of the table, with weights; "auto" where that pays (see data/compact.py)
     """
 
     covariance_type: str = "VVV"
@@ -65,9 +68,12 @@ class Settings:
     given: Callable[[Schema, Mixture, Block], Parameters] | None = None
     bootstrap: Bootstrap = NO_REPLICATES
     acceleration: Acceleration | None = None
+    compress: Compress = "auto"
 
     def __post_init__(self) -> None:
         check_prior(self.prior)
+        if self.compress != "auto" and not isinstance(self.compress, bool):
+            raise ConfigurationError("compress must be 'auto', True or False")
         if not (np.isfinite(self.tol) and self.tol >= 0):
             raise ConfigurationError("tol must be 0 or more: it bounds the gain in log-likelihood per row")
         for name in ("max_iter", "n_init"):
@@ -76,7 +82,9 @@ class Settings:
         if self.acceleration not in (None, "squarem", "daarem"):
             raise ConfigurationError("acceleration must be None, 'squarem' or 'daarem'")
         if self.init not in ("kmeans++", "random", "labels"):
-            raise ConfigurationError("init must be 'kmeans++', 'random', labels, one a row, or a fitted model or the folder of a saved one")
+            raise ConfigurationError(
+                "init must be 'kmeans++', 'random', labels, one a row, or a fitted model or the folder of a saved one"
+            )
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,7 @@ class Fit:
 
     replicates : the best candidate of all (by BIC), fitted again to each bootstrap replicate
     sampled : all starts on the profile's sample, where the candidates are those of them that went on with all rows
+    n_distinct : how many distinct rows stood for the table, None where it was fitted as it is
     """
 
     schema: Schema
@@ -94,6 +103,7 @@ class Fit:
     n_scans: int
     replicates: tuple[loop.Candidate, ...] = ()
     sampled: tuple[loop.Candidate, ...] = ()
+    n_distinct: int | None = None
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -147,7 +157,8 @@ def fit(
 class Table:
     """A table that can be scanned again and again: profiled, its schema fixed, its blocks where the work is done.
 
-    `passes` counts the scans, by what they were for.
+    n_distinct : rows that it was collapsed to, which are what is scanned; None where it is scanned as it is
+    passes : scans of the table itself, by what they were for
     """
 
     executor: Executor
@@ -155,7 +166,13 @@ class Table:
     schema: Schema
     profile: Profile
     on_progress: Callable[[loop.Progress], None] | None
+    n_distinct: int | None = None
     passes: Counter[str] = field(default_factory=lambda: Counter(profile=1))
+
+    @property
+    def rows(self) -> int:
+        """Rows of a scan."""
+        return self.profile.rows if self.n_distinct is None else self.n_distinct
 
     def fit(self, models: Sequence[tuple[Settings, Sequence[int]]], penalty: float | None = None) -> list[Fit]:
         """Fit every model with every of its numbers of components that the table can carry, all in the same scans.
@@ -177,35 +194,52 @@ class Table:
                 kept = [tried[i] for i in survivors(tried, mixture, sample)]
                 sizes, rules = [c.n_components for c in kept], replace(rules, acceleration="daarem")
                 start = stacked([c.parameters for c in kept]) if kept else None
+            elif self.n_distinct is not None and self.few(model, self.profile.rows):
+                # Distinct rows that are few are their own sample, and it is solved as fast as a sample is.
+                rules = replace(rules, acceleration=model.acceleration or "daarem")
             states.append(loop.start(rules, sizes, start))
             sampled.append(tried)
         share = None
-        large = self.profile.rows >= WORTHWHILE_ROWS
+        large = self.rows >= WORTHWHILE_ROWS
         if few or (large and any(m.acceleration is not None for m, _ in models)):
             width = encode_sample(self.profile.sample.slice(0, 1), self.schema)
-            share = coarse_rows(self.profile.rows, width) / self.profile.rows
+            share = coarse_rows(self.rows, width) / self.rows
         done = scan(self.executor, self.blocks, states, self.on_progress, share, penalty)
-        n_scans = 1 + max(s.n_scans for s in done)
-        self.passes["fit"] += n_scans - 1
+        n_scans = self.passes["profile"] + self.passes["collapse"] + self._read("fit", max(s.n_scans for s in done))
         return [
-            Fit(_by_itself(self.schema, model), mixture, self.profile, s.candidates or tried, n_scans, sampled=tried)
+            Fit(
+                _by_itself(self.schema, model),
+                mixture,
+                self.profile,
+                s.candidates or tried,
+                n_scans,
+                sampled=tried,
+                n_distinct=self.n_distinct,
+            )
             for (model, _), mixture, s, tried in zip(models, mixtures, done, sampled)
         ]
 
-    def few(self, model: Settings) -> bool:
-        """Whether starts run on a sample first."""
-        return self.profile.rows >= WORTHWHILE_ROWS and model.given is None and model.init != "labels"
+    def few(self, model: Settings, rows: int | None = None) -> bool:
+        """Whether starts run on a sample first, or would if there were that many rows."""
+        rows = self.rows if rows is None else rows
+        return rows >= WORTHWHILE_ROWS and model.given is None and model.init != "labels"
 
     def scan(self, states: Sequence[loop.State]) -> tuple[loop.State, ...]:
         """Scan until all candidates of all loops have stopped."""
         done = scan(self.executor, self.blocks, states, self.on_progress)
-        self.passes["folds"] += max(s.n_scans for s in done)
+        self._read("folds", max(s.n_scans for s in done))
         return done
 
     def once(self, ask: Callable[[None], Callable[[Block], Any]]) -> Any:
         """The sum over all blocks of a function, in one scan."""
-        self.passes["once"] += 1
+        self._read("once", 1)
         return self.executor.look(self.executor.fold(self.blocks, ask, _total, self.executor.put(None)), _total_itself)
+
+    def _read(self, what: str, n: int) -> int:
+        """Count n scans, which are none of the table itself where it was collapsed."""
+        n = n if self.n_distinct is None else 0
+        self.passes[what] += n
+        return n
 
     def candidate_bytes(self, model: Settings, k: int) -> int:
         """Natural parameters and sums by pattern of one candidate."""
@@ -222,7 +256,8 @@ class Table:
         (again,) = scan(
             self.executor, self.blocks, [loop.start(rules, [best.n_components] * m, start)], self.on_progress
         )
-        return replace(found, replicates=again.candidates, n_scans=found.n_scans + again.n_scans)
+        n_scans = found.n_scans + self._read("refit", again.n_scans)
+        return replace(found, replicates=again.candidates, n_scans=n_scans)
 
     def rules(self, mixture: Mixture, settings: Settings) -> loop.Settings:
         return loop.Settings(
@@ -247,9 +282,9 @@ def open_table(
     on_progress: Callable[[loop.Progress], None] | None = None,
     found: Profile | None = None,
 ) -> Table:
-    """Profile a table, check that it can carry a model of the smallest size, and make its blocks ready.
+    """Profile a table, check that it can carry a model of the smallest size, and make its blocks ready, or those of its distinct rows.
 
-    Of `settings` matters what rows hold: missing cells that are expected, and bootstrap replicates.
+    Of `settings` matters what rows hold: missing cells that are expected, bootstrap replicates, and whether rows are collapsed.
     """
     for k in n_components:
         if k < 1:
@@ -267,11 +302,17 @@ def open_table(
         )
     schema = make_schema(design, found)
     patterns = _patterns(schema, found)
-    units = make_units(source.pieces, found.piece_rows, 1 if patterns is None else len(patterns))
-    blocks = executor.open(
-        units, partial(_encode, schema, patterns, settings.missing == "expected", settings.bootstrap)
-    )
-    return Table(executor, blocks, schema, found, on_progress)
+    bootstrap, n_patterns = settings.bootstrap, 1 if patterns is None else len(patterns)
+    encode = partial(_encode, patterns, settings.missing == "expected")
+    collapsed = collapse(source, schema, found, bootstrap, settings.compress, max(n_components), executor.reduce)
+    if collapsed is None:
+        units = make_units(source.pieces, found.piece_rows, n_patterns)
+        return Table(executor, executor.open(units, partial(encode, schema, bootstrap)), schema, found, on_progress)
+    if collapsed.rows <= BLOCK_ROWS:
+        executor = LocalExecutor(1)  # a single block cannot be shared out
+    units = make_units(collapsed.pieces, [len(p.weights[0]) for p in collapsed.pieces], n_patterns)
+    blocks = executor.open(units, partial(encode, collapsed.schema, replace(bootstrap, key=())))
+    return Table(executor, blocks, schema, found, on_progress, collapsed.rows, Counter(profile=1, collapse=1))
 
 
 def profile_source(source: Source, design: Design, executor: Executor) -> Profile:
@@ -287,9 +328,9 @@ def _profile_piece(design: Design, i: int, piece: Any) -> Profile:
 
 
 def _encode(
-    schema: Schema,
     patterns: NDArray[np.bool_] | None,
     expected: bool,
+    schema: Schema,
     bootstrap: Bootstrap,
     unit: Unit,
     pieces: Sequence[Any],
@@ -297,10 +338,16 @@ def _encode(
     tables = [read_rows(piece, schema.design, bootstrap.key) for piece in pieces]
     counts = None
     if bootstrap.n_replicates:
-        keys = [row_keys(table, bootstrap.key, piece.origin) for table, piece in zip(tables, pieces)]
-        counts = bootstrap.counts(np.concatenate(keys))
+        counts = np.concatenate([_counts(bootstrap, *own) for own in zip(tables, pieces)], axis=1)
     table = tables[0] if len(tables) == 1 else pa.concat_tables(tables, promote_options="permissive")
     return encode_fit(table, schema, patterns, unit.n_blocks, expected, counts)
+
+
+def _counts(bootstrap: Bootstrap, table: pa.Table, piece: Any) -> NDArray[Any]:
+    """(m, n) how often the rows of a piece count in each replicate."""
+    if isinstance(piece, DistinctPiece):
+        return piece.counts
+    return bootstrap.counts(row_keys(table, bootstrap.key, piece.origin))
 
 
 def check_table(found: Profile | None, design: Design, k: int) -> None:

@@ -37,7 +37,8 @@ class Block:
     observed : (P, d) masks of the patterns of that family; a pattern may have no rows here
     runs : (P + 1,) where each pattern's rows start
     labels : (C, n) component of each row in each candidate, for a fit that starts from labels
-    replicates : (m, n) how often each row counts in each bootstrap replicate, where candidates are fitted to replicates
+    replicates : (m, n) how often each row counts in each bootstrap replicate, where candidates are fitted to replicates; not a whole number where the row stands for
+        several that differ in it
     """
 
     values: tuple[NDArray[Any], ...]
@@ -46,7 +47,7 @@ class Block:
     observed: Mask
     runs: NDArray[np.int64]
     labels: NDArray[np.int64] | None = None
-    replicates: NDArray[np.uint8] | None = None
+    replicates: NDArray[Any] | None = None
 
     @property
     def n_rows(self) -> int:

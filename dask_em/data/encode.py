@@ -28,7 +28,7 @@ def encode_fit(
     patterns: NDArray[np.bool_] | None,
     n_blocks: int,
     expected: bool,
-    counts: NDArray[np.uint8] | None = None,
+    counts: NDArray[Any] | None = None,
 ) -> list[Block]:
     """Encode rows for a fit into `n_blocks` nearly equal blocks.
 
@@ -129,7 +129,7 @@ def _values(table: pa.Table, schema: Schema) -> tuple[list[NDArray[Any]], NDArra
         row += len(values)
     if design.categorical:
         codes = np.stack(
-            [_codes(table, name, levels, design.unseen) for name, levels in zip(design.categorical, schema.levels)]
+            [codes_of(table, name, levels, design.unseen) for name, levels in zip(design.categorical, schema.levels)]
         )
         seen[row : row + len(codes)] = codes >= 0
         out.append(codes)
@@ -155,14 +155,15 @@ def numbers_on_scale(table: pa.Table, schema: Schema, name: str) -> tuple[NDArra
     design = schema.design
     levels = design.levels(name)
     if levels is not None:
-        codes = _codes(table, name, levels, design.unseen)
+        codes = codes_of(table, name, levels, design.unseen)
         # A code of -1, missing, takes the last entry.
         return np.append(col.normal_scores(dict(schema.cuts)[name]), np.nan)[codes], 0.0
     values = col.within(col.numeric(table, name), name, dict(design.bounds).get(name))
     return col.transformed(values, name, design.transform(name))
 
 
-def _codes(table: pa.Table, name: str, levels: tuple[Level, ...], unseen: str) -> NDArray[np.int16]:
+def codes_of(table: pa.Table, name: str, levels: tuple[Level, ...], unseen: str) -> NDArray[np.int16]:
+    """The place of each cell of a category among its levels, -1 where it is missing."""
     array = col.category(table, name)
     if pa.types.is_null(array.type):
         return np.full(len(array), -1, dtype=np.int16)

@@ -64,6 +64,7 @@ FACTS = (
     "n_maps_",
     "n_scans_",
     "n_rows_",
+    "n_distinct_",
     "sum_of_weights_",
 )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -68,6 +68,7 @@ def select_model(
     n_init: int | None = None,
     folds: int = 5,
     sample_weight: Any = None,
+    compress: bool | str | None = None,
     random_state: Any = None,
     executor: Any = None,
     on_progress: Callable[[Progress], None] | None = None,
@@ -85,7 +86,7 @@ def select_model(
     n_init : starts of every candidate; by default 5, or the estimator's where one is given
     folds : parts of the rows for "held-out"; every part costs further candidates in the same scans
     sample_weight : as in `fit`
-    random_state, executor : as in the estimator, whose own are used by default
+    compress, random_state, executor : as in the estimator, whose own are used by default
     on_progress : called after every scan
 
     Returns
@@ -108,11 +109,12 @@ def select_model(
         raise ConfigurationError("criterion must be 'bic', 'icl', 'aic' or 'held-out'")
     if criterion == "held-out" and not (isinstance(folds, int) and folds >= 2):
         raise ConfigurationError("folds must be a whole number of at least 2")
-    estimators = _estimators(estimator, covariance_type, n_init, random_state, executor)
+    given = {"n_init": n_init, "compress": compress, "random_state": random_state, "executor": executor}
+    estimators = _estimators(estimator, covariance_type, given)
     first = estimators[0]
-    if sizes != [first.n_components] and (given := _starts(first)):
+    if sizes != [first.n_components] and (starts := _starts(first)):
         raise ConfigurationError(
-            f"{given[0]} starts one number of components and no other: leave it out, or try that number only"
+            f"{starts[0]} starts one number of components and no other: leave it out, or try that number only"
         )
     parts = Folds(2 * folds) if criterion == "held-out" else NO_REPLICATES
     with first.ready(X, sizes, estimators, sample_weight, parts, on_progress) as (table, settings):
@@ -168,12 +170,9 @@ def _shape(estimator: Any) -> str | None:
     return None if kind is None else fitting.covariance_model(kind)
 
 
-def _estimators(
-    estimator: Any, covariance_type: str | Sequence[str] | None, n_init: int | None, random_state: Any, executor: Any
-) -> list[Any]:
-    """One unfitted estimator for each covariance model."""
+def _estimators(estimator: Any, covariance_type: str | Sequence[str] | None, given: Mapping[str, Any]) -> list[Any]:
+    """One unfitted estimator for each covariance model, with the arguments that are given in the place of its own."""
     base = GaussianMixture(1, n_init=5, acceleration="daarem") if estimator is None else estimator
-    given = {"n_init": n_init, "random_state": random_state, "executor": executor}
     settings = {**base.get_params(deep=False), **{name: own for name, own in given.items() if own is not None}}
     if covariance_type is None:
         return [type(base)(**settings)]

@@ -60,6 +60,7 @@ class BaseMixture(DensityMixin, BaseEstimator):
     acceleration: Any
     n_init: int
     init: Any
+    compress: Any
     random_state: Any
     executor: Any
     weights_init: Any
@@ -169,6 +170,7 @@ class BaseMixture(DensityMixin, BaseEstimator):
             init="labels" if labels is not None else seeded,
             seed=seed_of(self.random_state),
             given=partial(self._start, k=self.n_components) if given else None,
+            compress=self.compress,
             **self._settings(),
         )
 
@@ -230,6 +232,10 @@ class BaseMixture(DensityMixin, BaseEstimator):
         )
 
     def _start(self, schema: Schema, mixture: Mixture, block: Block, k: int) -> Parameters:
+        """Where EM starts when values are given, as near to them as the covariance model comes: elsewhere EM need not climb."""
+        return mixture.project(self._given_start(schema, mixture, block, k), [k])
+
+    def _given_start(self, schema: Schema, mixture: Mixture, block: Block, k: int) -> Parameters:
         """Given values where there are any; what is not given comes from a fitted model, or else from one M-step on a seeded start."""
         earlier = model_of(self.init)
         if earlier is not None:
@@ -269,6 +275,7 @@ class BaseMixture(DensityMixin, BaseEstimator):
         self.n_maps_ = candidate.n_maps
         self.n_scans_ = found.n_scans
         self.n_rows_ = sum(found.profile.piece_rows)
+        self.n_distinct_ = found.n_distinct
         self.sum_of_weights_ = found.profile.weight
         self.history_ = history(found)
         self._publish(model)

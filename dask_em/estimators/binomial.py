@@ -59,6 +59,7 @@ class BinomialMixture(BaseMixture):
         init: Any = "kmeans++",
         weights_init: Any = None,
         probabilities_init: Any = None,
+        compress: bool | str = "auto",
         random_state: Any = None,
         executor: Any = None,
     ) -> None:

@@ -20,12 +20,16 @@ SHARED = """prior : "weak" or None, default "weak"
         How to go faster than EM where it creeps, as with overlapping components: squared extrapolation (Varadhan and Roland 2008) or damped Anderson
         acceleration (Henderson and Varadhan 2019), the faster of the two. A proposal that would lower the objective is taken back, which costs one scan. None is plain EM.
     n_init : int, default 1
-        Starts; all advance in the same scans of the table, and the best objective wins. From 65,536 rows on they run on a sample of 16,384 in memory; the
+        Starts; all advance in the same scans of the table, and the best objective wins. From 65,536 (distinct) rows on they run on a sample of 16,384 in memory; the
         best of each number of components goes on with all rows, and another one too if it is a different optimum that the sample cannot tell from it
         (three standard errors). A larger sample then anticipates where each scan leads, so that a handful of scans are enough.
     init : "kmeans++", "random", (n,) integer labels from 0 to n_components - 1, or a fitted mixture or the folder of a saved one, default "kmeans++"
         How rows of a sample are grouped to start from: around centres drawn by k-means++, or around random rows. With labels EM starts with the
         M-step on them; from a model of the same columns it goes on where that one ended. What the *_init parameters give goes before.
+    compress : "auto", True or False, default "auto"
+        Whether one scan collapses the table to its distinct rows, weighted by how often they come, which are then fitted in its place: without loss, and as much faster
+        as rows are repeated. "auto" does so from 16,384 rows on where at least four are alike on average, as with answers to a questionnaire, small counts and 8-bit images.
+        Distinct rows may take 256 MB.
     random_state : int, numpy generator or None
         Seed of the starts. The same seed gives the same fit, whatever the order, the partitions or the repetition of rows.
     executor : None, "local", "dask", scheduler address or distributed.Client
@@ -41,7 +45,9 @@ FITTED = """weights_ : (k,) mixing weights
     n_iter_, n_maps_ : int
         Steps of the winning start, and evaluations of the EM map: one more, for the start itself.
     n_scans_ : int
-        Passes over the table, the profile included.
+        Passes over the table, the profile included, and the one that collapses it; not the steps on the distinct rows after that, which read nothing.
+    n_distinct_ : int or None
+        Distinct rows that stood for the table; None where it was fitted as it is.
     history_ : DataFrame
         Objective and log-likelihood of every start after every step, by stage (a sample, or all rows), and whether the step was accepted.
     n_features_in_, feature_names_in_ : as in scikit-learn

@@ -68,6 +68,7 @@ class GaussianMixture(BaseMixture):
         weights_init: Any = None,
         means_init: Any = None,
         covariances_init: Any = None,
+        compress: bool | str = "auto",
         random_state: Any = None,
         executor: Any = None,
     ) -> None:

@@ -105,7 +105,7 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     ----------
     imputation_ : what is sent to workers and saved
     roles_ : roles of the columns, and which were left alone, with the reason
-    n_scans_, converged_, log_likelihood_, feature_names_in_, n_features_in_, n_rows_, sum_of_weights_
+    n_scans_, converged_, log_likelihood_, feature_names_in_, n_features_in_, n_rows_, n_distinct_, sum_of_weights_
 
     Notes
     -----
@@ -281,6 +281,7 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self.converged_ = best.verdict.converged and all(c.verdict is not Verdict.MAX_ITER for c in replicates)
         self.stopped_because_ = str(best.verdict)
         self.n_iter_ = best.n_iter
+        self.n_distinct_ = getattr(fit, "n_distinct", None)
         self.n_scans_ = n_scans + bool(self.predictors)
 
     def _is_normal(self, roles: Roles) -> bool:

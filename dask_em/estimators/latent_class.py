@@ -50,6 +50,7 @@ class LatentClassAnalysis(BaseMixture):
         init: Any = "kmeans++",
         weights_init: Any = None,
         probabilities_init: Any = None,
+        compress: bool | str = "auto",
         random_state: Any = None,
         executor: Any = None,
     ) -> None:

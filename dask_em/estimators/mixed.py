@@ -60,6 +60,7 @@ class MixtureModel(BaseMixture):
         acceleration: str | None = None,
         n_init: int = 1,
         init: Any = "kmeans++",
+        compress: bool | str = "auto",
         random_state: Any = None,
         executor: Any = None,
     ) -> None:

@@ -45,6 +45,7 @@ class PoissonMixture(BaseMixture):
         init: Any = "kmeans++",
         weights_init: Any = None,
         rates_init: Any = None,
+        compress: bool | str = "auto",
         random_state: Any = None,
         executor: Any = None,
     ) -> None:

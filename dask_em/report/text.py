@@ -146,7 +146,9 @@ def number(value: float) -> str:
 def _fitted(estimator: Any, model: FittedMixture) -> Iterator[tuple[str, str]]:
     yield from _columns(model)
     weight, rows, objective = estimator.sum_of_weights_, estimator.n_rows_, estimator.log_likelihood_
-    yield "table", f"{rows:,} rows" + ("" if weight == rows else f", sum of weights {weight:,.6g}")
+    distinct = getattr(estimator, "n_distinct_", None)
+    collapsed = "" if distinct is None else f", fitted on the {distinct:,} distinct rows that stand for them"
+    yield "table", f"{rows:,} rows" + ("" if weight == rows else f", sum of weights {weight:,.6g}") + collapsed
     maps = getattr(estimator, "n_maps_", None)
     work = [_counted(estimator.n_iter_, "iteration")]
     work += [] if maps is None else [_counted(maps, "evaluation") + " of the EM map"]

@@ -69,6 +69,10 @@ class ClusterConfig(Settings):
     """Address of a running scheduler; without one, dask starts a cluster on this machine."""
     n_workers: Positive | None = None
     """Worker processes of a cluster that is started here."""
+    blocks: Literal["auto", "resident", "mapped", "streamed"] = "auto"
+    """Where encoded rows are kept between scans: in memory, in scratch files, or nowhere; auto is as fits."""
+    scratch: Name | None = None
+    """Folder for scratch files, here or on the workers; null is that of temporary files or of the worker."""
 
     @model_validator(mode="before")
     @classmethod

@@ -15,6 +15,7 @@ def open_cluster(cluster: ClusterConfig) -> AbstractContextManager[Executor]:
     if cluster.executor == "dask" and cluster.scheduler is None and cluster.n_workers is not None:
         from dask_em.execution.dask import DaskExecutor
 
-        started: Any = DaskExecutor(n_workers=cluster.n_workers)
+        started: Any = DaskExecutor(n_workers=cluster.n_workers, blocks=cluster.blocks, scratch=cluster.scratch)
         return closing(started)
-    return open_executor(cluster.scheduler or cluster.executor)
+    where = cluster.scheduler or cluster.executor
+    return open_executor(where, blocks=cluster.blocks, scratch=cluster.scratch)

@@ -22,7 +22,9 @@ def is_dask_frame(X: Any) -> bool:
 
 
 @contextmanager
-def open_executor(executor: Any, *, lazy_table: bool = False) -> Iterator[Executor]:
+def open_executor(
+    executor: Any, *, lazy_table: bool = False, blocks: str = "auto", scratch: str | None = None
+) -> Iterator[Executor]:
     """The executor meant by an argument, closed at the end if it was made here.
 
     Parameters
@@ -30,6 +32,7 @@ def open_executor(executor: Any, *, lazy_table: bool = False) -> Iterator[Execut
     executor : None, "local", "dask", scheduler address, distributed.Client, or an executor
         None means this process, except that a Dask dataframe (`lazy_table`) goes to the client that is open, if there is one. "dask" means the
         client that is open, or else a cluster of processes on this machine for the time of the call.
+    blocks, scratch : where encoded rows are kept, see `LocalExecutor` and `DaskExecutor`; an executor that is given has its own settings
     """
     if executor is None:
         executor = "local"
@@ -38,7 +41,7 @@ def open_executor(executor: Any, *, lazy_table: bool = False) -> Iterator[Execut
 
             executor = active_client() or "local"
     if executor == "local":
-        yield LocalExecutor()
+        yield LocalExecutor(blocks=blocks, scratch=scratch)
         return
     if getattr(getattr(executor, "client", executor), "status", "running") == "closed":
         raise TryAgainError("the client given as executor is closed: open a new one, or leave executor out")
@@ -58,7 +61,7 @@ def open_executor(executor: Any, *, lazy_table: bool = False) -> Iterator[Execut
     elif executor is not None and not isinstance(executor, (str, Client)):
         raise ConfigurationError("executor must be 'local', 'dask', a scheduler address, or a distributed Client")
     try:
-        opened = DaskExecutor(executor)
+        opened = DaskExecutor(executor, blocks=blocks, scratch=scratch)
     except OSError:
         raise TryAgainError(
             "no scheduler answers at the given address: check that it runs, or leave the address out to use this machine"

@@ -67,7 +67,7 @@ def frame_pieces(frame: Any, wrap: Callable[..., Any]) -> tuple[LazyPiece | Shar
     frame = frame.optimize()
     graph, keys = dict(frame.__dask_graph__()), frame.__dask_keys__()
     origins = [(f"partition {i}", 0) for i in range(len(keys))]
-    own = None if futures_of(frame) else _graphs(graph, keys)
+    own = None if futures_of(graph) else _graphs(graph, keys)
     if own is not None:
         return tuple(LazyPiece(g, key, wrap, o) for g, key, o in zip(own, keys, origins))
     make = dask.delayed(wrap, pure=True, traverse=False)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
@@ -146,11 +147,11 @@ def fit(
     ConvergenceWarning
         (as a warning) some number or candidate was dropped, or a candidate stopped at max_iter.
     """
-    table = open_table(source, design, settings, n_components, executor, on_progress, found)
-    (result,) = table.fit([(settings, n_components)])
-    judge([(settings, result)], n_components)
-    m = settings.bootstrap.n_replicates
-    return table.refit(result, settings, m) if m else result
+    with closing(open_table(source, design, settings, n_components, executor, on_progress, found)) as table:
+        (result,) = table.fit([(settings, n_components)])
+        judge([(settings, result)], n_components)
+        m = settings.bootstrap.n_replicates
+        return table.refit(result, settings, m) if m else result
 
 
 @dataclass(frozen=True)
@@ -241,6 +242,10 @@ class Table:
         self.passes[what] += n
         return n
 
+    def close(self) -> None:
+        """Give back the blocks."""
+        self.executor.release(self.blocks)
+
     def candidate_bytes(self, model: Settings, k: int) -> int:
         """Natural parameters and sums by pattern of one candidate."""
         mixture = make_mixture(self.schema, self.profile, model)
@@ -303,16 +308,26 @@ def open_table(
     schema = make_schema(design, found)
     patterns = _patterns(schema, found)
     bootstrap, n_patterns = settings.bootstrap, 1 if patterns is None else len(patterns)
+    m = bootstrap.n_replicates
     encode = partial(_encode, patterns, settings.missing == "expected")
     collapsed = collapse(source, schema, found, bootstrap, settings.compress, max(n_components), executor.reduce)
     if collapsed is None:
         units = make_units(source.pieces, found.piece_rows, n_patterns)
-        return Table(executor, executor.open(units, partial(encode, schema, bootstrap)), schema, found, on_progress)
+        blocks = executor.open(units, partial(encode, schema, bootstrap), row_bytes(found, schema, m))
+        return Table(executor, blocks, schema, found, on_progress)
     if collapsed.rows <= BLOCK_ROWS:
         executor = LocalExecutor(1)  # a single block cannot be shared out
     units = make_units(collapsed.pieces, [len(p.weights[0]) for p in collapsed.pieces], n_patterns)
-    blocks = executor.open(units, partial(encode, collapsed.schema, replace(bootstrap, key=())))
+    encode = partial(encode, collapsed.schema, replace(bootstrap, key=()))
+    blocks = executor.open(units, encode, row_bytes(found, schema, m))
     return Table(executor, blocks, schema, found, on_progress, collapsed.rows, Counter(profile=1, collapse=1))
+
+
+def row_bytes(found: Profile, schema: Schema, n_replicates: int = 0) -> int:
+    """Bytes of an encoded row: its values, weight and base measure, label, and how often it counts in each replicate."""
+    values = encode_sample(found.sample.slice(0, 1), schema).values
+    labels = 8 if schema.design.labels is not None else 0
+    return sum(len(own) * own.itemsize for own in values) + 16 + labels + n_replicates
 
 
 def profile_source(source: Source, design: Design, executor: Executor) -> Profile:

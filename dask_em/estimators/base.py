@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -147,7 +147,8 @@ class BaseMixture(DensityMixin, BaseEstimator):
         settings = [replace(model.fit_settings(), bootstrap=replicates) for model in models]
         with open_executor(self.executor, lazy_table=is_dask_frame(X)) as executor:
             own = replace(design, pattern=pattern)
-            yield fitting.open_table(source, own, settings[0], n_components, executor, on_progress), settings
+            with closing(fitting.open_table(source, own, settings[0], n_components, executor, on_progress)) as table:
+                yield table, settings
 
     def _source(self, X: Any, sample_weight: Any) -> tuple[Source, Design]:
         """An opened table as a source, and the roles of its columns."""

@@ -36,7 +36,7 @@ from dask_em.execution.base import Executor, Unit, make_units
 from dask_em.execution.choose import is_dask_frame, open_executor
 from dask_em.families import Binomial
 from dask_em.families.base import Array
-from dask_em.fitting import profile_source
+from dask_em.fitting import profile_source, row_bytes
 from dask_em.inference.information import WeightType, check_choice, free
 from dask_em.inference.record import Layout, StandardErrors, published, stored
 from dask_em.mixture import Mixture
@@ -92,7 +92,7 @@ def _refitted(
         mixture = replace(mixture, patterns=found.masks(len(schema.design.gaussian)))
     units = make_units(source.pieces, found.piece_rows, 1 if mixture.patterns is None else len(mixture.patterns))
     encode = partial(_encode, schema, mixture, m, seed, weight_type == "frequency")
-    blocks = executor.open(units, encode)
+    blocks = executor.open(units, encode, row_bytes(found, schema, m))
     tol = min(float(estimator.tol), UNGAINED / found.weight)
     rules = loop.Settings(
         mixture, found.weight, tol, int(estimator.max_iter), replicates=tuple(range(m)), acceleration="squarem"
@@ -100,9 +100,12 @@ def _refitted(
     k = model.n_components
     start = loop.start(rules, [k] * m, model.parameters.take(np.tile(np.arange(k), m)))
     state = executor.put(start)
-    while not executor.look(state, loop.progress).done:
-        state = executor.fold(blocks, loop.ask, loop.tell, state)
-    return executor.look(state, _candidates)
+    try:
+        while not executor.look(state, loop.progress).done:
+            state = executor.fold(blocks, loop.ask, loop.tell, state)
+        return executor.look(state, _candidates)
+    finally:
+        executor.release(blocks)
 
 
 def _candidates(state: loop.State) -> Sequence[loop.Candidate]:

@@ -10,7 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -304,6 +304,66 @@ def dask_timeout(seconds: str) -> Iterator[None]:
 
     with dask.config.set({"distributed.comm.timeouts.connect": seconds}):
         yield
+
+
+# --- scratch files -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["threads", "workers"])
+@pytest.mark.parametrize("fails", [False, True], ids=["a fit", "a fit that fails"])
+def test_nothing_is_left_after(
+    kind: str, fails: bool, clients: dict[int, Client], files: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    where = {"blocks": "mapped", "scratch": str(tmp_path)}
+    own = LocalExecutor(2, **where) if kind == "threads" else DaskExecutor(clients[2], **where)
+    seen = []
+
+    def look(record: Any) -> None:
+        seen.append(len(list(tmp_path.glob("dask-em-*/blocks-*"))))
+        if fails and len(seen) == 2:
+            raise KeyboardInterrupt
+
+    with caplog.at_level("INFO", "dask_em"), suppress(KeyboardInterrupt):
+        model(own).fit_candidates(files, [2], on_progress=look)
+    assert (len(seen) == 2) == fails
+    assert min(seen) >= 4
+    assert any(line.startswith("blocks are mapped as asked: ") for line in caplog.messages)
+    deadline = time.monotonic() + 10
+    while list(tmp_path.iterdir()):  # workers hear of it a little later
+        assert time.monotonic() < deadline, list(tmp_path.rglob("*"))
+        time.sleep(0.02)
+
+
+def test_files_cut_short_between_scans_cost_no_bit(
+    clients: dict[int, Client], files: Path, expected: MixtureModel, tmp_path: Path
+) -> None:
+    cuts = []
+
+    def cut(record: Any) -> None:
+        if not cuts:  # later, some may be in the middle of being written anew
+            cuts.extend(tmp_path.glob("dask-em-*/blocks-*"))
+            for path in cuts:
+                os.truncate(path, 100)
+
+    for own in (
+        LocalExecutor(2, blocks="mapped", scratch=str(tmp_path)),
+        DaskExecutor(clients[2], blocks="mapped", scratch=str(tmp_path)),
+    ):
+        fitted = model(own)
+        found = fitted.fit_candidates(files, [2], on_progress=cut)
+        assert_same_bits(fitted.adopt(found, found.best(2)), expected)
+        assert len(cuts) >= 4
+        cuts.clear()
+
+
+def test_workers_whose_scratch_is_unusable_stream(
+    clients: dict[int, Client], files: Path, expected: MixtureModel, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    own = DaskExecutor(clients[2], blocks="mapped", scratch=str(tmp_path / "file"))
+    with pytest.warns(UserWarning, match="name another folder as scratch") as caught:
+        assert_same_bits(model(own).fit(files), expected)
+    assert len(caught) == 1
 
 
 # --- a worker dies -----------------------------------------------------------------------------------------------

@@ -9,8 +9,10 @@ import itertools
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -369,25 +371,54 @@ def test_workers_whose_scratch_is_unusable_stream(
 # --- a worker dies -----------------------------------------------------------------------------------------------
 
 
-class _Killer(DaskExecutor):
-    """An executor whose cluster loses a worker between two scans."""
+class _Noting(DaskExecutor):
+    """An executor whose workers note every unit that they encode, and every block that they scan, with the scan it is for."""
 
-    scans = 0
+    def __init__(self, client: Client, notes: Path, **where: Any) -> None:
+        super().__init__(client, **where)
+        self.notes = notes
 
-    def fold(self, *arguments: Any) -> Any:
-        out = super().fold(*arguments)
-        self.scans += 1
-        if self.scans == 3:
-            # The scan is over and its state is on a worker: what that worker held is lost.
-            out.result()
-            kill_a_worker(self.client)
-        return out
+    def open(self, units: Any, encode: Any, row_bytes: int = 0) -> Any:
+        return super().open(units, partial(_encode, encode, self.notes), row_bytes)
+
+    def fold(self, blocks: Any, ask: Any, tell: Any, state: Any, *known: Any) -> Any:
+        return super().fold(blocks, partial(_ask, ask, self.notes), tell, state, *known)
+
+    def told(self) -> tuple[Counter[str], Counter[str]]:
+        """How often each unit was encoded, and how many blocks were scanned in each scan."""
+        lines = [line.split() for path in self.notes.iterdir() for line in path.read_text().splitlines()]
+        units, scans = (Counter(n for what, n in lines if what == kind) for kind in ("unit", "scan"))
+        return units, scans
 
 
-def kill_a_worker(client: Client) -> None:
+def _note(notes: Path, line: str) -> None:
+    with (notes / str(os.getpid())).open("a") as file:
+        file.write(f"{line}\n")
+
+
+def _encode(encode: Any, notes: Path, unit: Any, pieces: Any) -> Any:
+    _note(notes, f"unit {unit.first_block}")
+    return encode(unit, pieces)
+
+
+def _ask(ask: Any, notes: Path, state: Any) -> Any:
+    step = ask(state)
+    if step is None:
+        return None
+    scan = max(s.n_scans for s in state.states) + 1
+
+    def noted(block: Any) -> Any:
+        _note(notes, f"scan {scan}")
+        return step(block)
+
+    return noted
+
+
+def kill_a_worker(client: Client, victim: str | None = None) -> None:
+    """Kill a worker, by default the one that holds most."""
     pids = client.run(os.getpid)
     holders = [address for addresses in client.who_has().values() for address in addresses]
-    victim = max(sorted(pids), key=holders.count)
+    victim = victim or max(sorted(pids), key=holders.count)
     os.kill(pids[victim], signal.SIGKILL)
     deadline = time.monotonic() + 30
     while victim in client.scheduler_info()["workers"]:
@@ -395,8 +426,53 @@ def kill_a_worker(client: Client) -> None:
         time.sleep(0.05)
 
 
-def test_a_killed_worker_costs_no_bit(files: Path, expected: MixtureModel) -> None:
+@pytest.mark.parametrize("tier", ["resident", "mapped", "streamed"])
+def test_a_killed_worker_costs_its_blocks_and_one_scan_at_most(
+    tier: str, files: Path, expected: MixtureModel, tmp_path: Path
+) -> None:
+    killed = 4
+
+    def look(record: Any) -> None:
+        if record.scan == killed:  # and the next scan is under way
+            kill_a_worker(client)
+
     with cluster(2) as client:
-        killer = _Killer(client)
-        assert_same_bits(model(killer).fit(files), expected)
-        assert killer.scans > 3
+        own = _Noting(client, tmp_path, blocks=tier)
+        fitted = model(own)
+        found = fitted.fit_candidates(files, [2], on_progress=look)
+    assert_same_bits(fitted.adopt(found, found.best(2)), expected)
+    units, scans = own.told()
+    n_blocks, last = scans["1"], found.n_scans - 1
+    assert n_blocks > 8
+    assert last > killed + 2, "the fit was over before the worker was killed"
+    # Neither a scan for a state that is done, nor one from the start again.
+    assert set(scans) == {str(i) for i in range(1, last + 1)}
+    assert all(scans[str(i)] == n_blocks for i in range(1, last + 1) if not killed <= i <= killed + 2)
+    assert sum(scans.values()) <= (last + 1) * n_blocks
+    if tier != "streamed":
+        assert max(units.values()) <= 2
+        assert sum(units.values()) < 2 * len(units), "the other worker's blocks were lost too"
+
+
+def test_a_lost_state_costs_one_scan(tmp_path: Path) -> None:
+    """The worst moment: the last scan is over, and its state is nowhere but on the worker that dies."""
+    with cluster(2) as client:
+        own = DaskExecutor(client)
+        blocks = own.open([base.Unit((), 1, i, 1) for i in range(8)], lambda unit, pieces: [unit.first_block])
+        state = own.put(0)
+        for _ in range(5):
+            state = own.fold(blocks, partial(_count, tmp_path), lambda state, total: state + 1, state)
+            state.result()
+        (holder,) = client.who_has([state])[state.key]
+        kill_a_worker(client, holder)
+        assert own.look(state, int) == 5
+    scans = Counter(line for path in tmp_path.iterdir() for line in path.read_text().splitlines())
+    assert scans == {f"scan {i}": 8 for i in range(4)} | {"scan 4": 16}
+
+
+def _count(notes: Path, state: int) -> Any:
+    def step(block: int) -> int:
+        _note(notes, f"scan {state}")
+        return block
+
+    return step

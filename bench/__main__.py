@@ -7,6 +7,8 @@ import os
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
+from typing import Any  # noqa: E402
+
 import click  # noqa: E402
 
 
@@ -15,18 +17,74 @@ def main() -> None:
     """Benchmarks of dask_em, each beside the tool that people would use instead."""
 
 
+def _numbers(kind: type) -> Any:
+    def parse(context: Any, parameter: Any, value: str) -> tuple[Any, ...]:
+        return tuple(kind(part) for part in value.split(","))
+
+    return parse
+
+
+_daal4py = click.option(
+    "--daal4py", metavar="PYTHON", envvar="BENCH_DAAL4PY", help="a Python that has daal4py, which needs NumPy 1"
+)
+_rounds = click.option("--rounds", default=3, help="every contestant's turns; medians are told")
+_without = click.option("--without", multiple=True, metavar="WHO", help="leave a contestant out; may be repeated")
+
+
 @main.command()
 @click.option("--rows", default=1_000_000)
 @click.option("--dim", default=10)
 @click.option("--k", default=8)
 @click.option("--missing", default=0.0, help="share of missing cells; measured beside the complete table")
-@click.option("--executor", type=click.Choice(["local", "dask"]), default="local")
-@click.option("--workers", default=2)
-def gmm(rows: int, dim: int, k: int, missing: float, executor: str, workers: int) -> None:
-    """Seconds per iteration of a full-covariance mixture, beside scikit-learn."""
+@click.option("--threads", default=1, help="of every contestant; with more than one, wall time counts")
+@_rounds
+@_daal4py
+@_without
+def gmm(**settings: Any) -> None:
+    """Seconds per iteration of a full-covariance mixture, beside scikit-learn, oneDAL and Spark."""
     from bench.gmm import run
 
-    run(rows, dim, k, missing, executor, workers)
+    run(model="full", **settings)
+
+
+@main.command()
+@click.option("--rows", default=1_000_000)
+@click.option("--dim", default=10)
+@click.option("--k", default=8)
+@click.option("--threads", default=1)
+@_rounds
+@_daal4py
+@_without
+def diagonal(**settings: Any) -> None:
+    """The same with diagonal covariances, beside scikit-learn and oneDAL."""
+    from bench.gmm import run
+
+    run(model="diag", missing=0.0, **settings)
+
+
+@main.command()
+@click.option("--rows", default=200_000)
+@click.option("--items", default=10)
+@click.option("--levels", default=4)
+@click.option("--k", default=5)
+@click.option("--missing", default=0.1, help="share of missing answers")
+@_rounds
+@click.option("--pypolca", metavar="PYTHON", envvar="BENCH_PYPOLCA", help="a Python 3.12 that has the package polca")
+@_without
+def classes(**settings: Any) -> None:
+    """Seconds per iteration of latent classes, beside pypolca and stepmix."""
+    from bench.classes import run
+
+    run(**settings)
+
+
+@main.command()
+@click.option("--scale", default=1.0, help="smaller arrays than usual")
+def machine(scale: float) -> None:
+    """What one core can do at best: matrix products, reading memory, reading Parquet."""
+    from bench.machine import run
+
+    run(scale)
 
 
 @main.command()
@@ -83,15 +141,41 @@ def sweep(rows: int, dim: int, k: str, n_init: int, true_k: int) -> None:
     run_sweep(rows, dim, (int(low), int(high or low)), n_init, true_k)
 
 
-@main.command("gmm-memory")
-@click.option("--rows", default=1_000_000)
+@main.command()
+@click.option("--rows", default=1_000_000, help="of the smallest table")
 @click.option("--dim", default=10)
 @click.option("--k", default=8)
-def gmm_memory(rows: int, dim: int, k: int) -> None:
-    """Peak memory of a fit beyond the table and one encoded copy, in MB."""
-    from bench.gmm import memory
+@click.option("--factors", default="1,2,4,8", callback=_numbers(int), help="how many times as many rows")
+@click.option("--workers", default="1,2", callback=_numbers(int))
+@click.option("--blocks", type=click.Choice(["auto", "resident", "mapped", "streamed"]), default="mapped")
+@click.option("--steps", default="2,12", callback=_numbers(int), help="low and high number of EM steps")
+@click.option("--rounds", default=2)
+def scaling(**settings: Any) -> None:
+    """Rows x1, x2, x4, x8 and workers x1, x2: time a row and memory a worker."""
+    from bench.scaling import run
 
-    memory(rows, dim, k)
+    run(**settings)
+
+
+@main.command()
+@click.option("--partitions", default="2,16,128,1024,4096", callback=_numbers(int))
+@click.option("--workers", default="2,8,32,64", callback=_numbers(int), help="simulated ones, of one thread each")
+@click.option("--megabytes", default="0.004,1,16", callback=_numbers(float), help="sizes of the sums")
+@click.option("--scans", default=20)
+@_rounds
+def scheduler(**settings: Any) -> None:
+    """What a scan costs beyond its work, against partitions, workers and the size of the sums."""
+    from bench.scheduler import run
+
+    run(**settings)
+
+
+@main.command()
+def figure() -> None:
+    """Draw docs/img/benchmarks.svg from what is in bench/results."""
+    from bench.figure import draw
+
+    draw()
 
 
 if __name__ == "__main__":

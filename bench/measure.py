@@ -8,11 +8,15 @@ import platform
 import time
 from collections.abc import Callable
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
+
+from bench.contestants.process import forget_peaks, memory_mb
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -22,13 +26,14 @@ def seconds_per_iteration(
     low: int,
     high: int,
     repeats: int = 3,
-    clock: Callable[[], float] = time.process_time,
-) -> float:
+    clock: Callable[[], Any] = time.process_time,
+) -> Any:
     """Slope between two forced numbers of iterations, so that start-up, copies and closing passes drop out.
 
-    The median of `repeats` pairs. CPU seconds of this process by default, which a busy neighbour does not change; where other
-    processes work, pass time.perf_counter.
+    The median of `repeats` pairs, after a first run that loads and compiles code. CPU seconds of this process by default, which a busy neighbour does not change; where other
+    processes work, pass time.perf_counter, or a clock that tells several times at once, as an array.
     """
+    run(low)
     slopes = []
     for _ in range(repeats):
         times = []
@@ -37,24 +42,20 @@ def seconds_per_iteration(
             run(n)
             times.append(clock() - start)
         slopes.append((times[1] - times[0]) / (high - low))
-    return sorted(slopes)[len(slopes) // 2]
+    return np.median(slopes, axis=0)
 
 
 def peak_growth_mb(run: Callable[[], Any]) -> float:
-    """How far the resident memory of this process rises above its present level while `run` works (Linux)."""
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-    before = _status_mb("VmRSS")
+    """How far the resident memory of this process rises above its present level while `run` works."""
+    own = [os.getpid()]
+    forget_peaks(own)
+    before = memory_mb(own)
     run()
-    return _status_mb("VmHWM") - before
+    return memory_mb(own, peak=True) - before
 
 
-def _status_mb(name: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(name)).split()[1]) / 1024
-
-
-def report(name: str, results: list[dict[str, Any]], **settings: Any) -> None:
-    """Print a table and write bench/results/NAME.json."""
+def report(name: str, results: list[dict[str, Any]], versions: dict[str, str] | None = None, **settings: Any) -> None:
+    """Print a table and write bench/results/NAME.json, or into the folder that BENCH_RESULTS names."""
     table = Table(title=f"{name}  " + "  ".join(f"{key}={value}" for key, value in settings.items()))
     columns = list(dict.fromkeys(key for row in results for key in row))
     for column in columns:
@@ -62,13 +63,19 @@ def report(name: str, results: list[dict[str, Any]], **settings: Any) -> None:
     for row in results:
         table.add_row(*(f"{row[c]:.4g}" if isinstance(row.get(c), float) else str(row.get(c, "")) for c in columns))
     Console(width=160).print(table)
-    RESULTS.mkdir(exist_ok=True)
-    versions = {p: version(p) for p in ("dask", "numpy", "pandas", "pyarrow", "scikit-learn")}
+    own = {p: version(p) for p in ("dask", "distributed", "numba", "numpy", "pandas", "pyarrow") if find_spec(p)}
     document = {
         "settings": settings,
         "results": results,
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "versions": versions,
+        "machine": {"cpu": _cpu(), "cores": os.cpu_count()},
+        "versions": {"python": platform.python_version(), **own, **(versions or {})},
     }
-    (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    folder = Path(os.environ.get("BENCH_RESULTS", RESULTS))
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def _cpu() -> str:
+    """The processor's name (Linux)."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())

@@ -172,7 +172,7 @@ def start_near(family: Gaussian, sums: NormalSums, params: GaussianParams) -> Ga
     covariances[:, i, j] += newton[:, d:]
     covariances[:, j, i] = covariances[:, i, j]
     far = GaussianParams(here.means + newton[:, :d], covariances)
-    fine = ~family.collapsed(far) & (np.linalg.eigvalsh(covariances)[:, 0] > 0)
+    fine = ~family.collapsed(far)
     return GaussianParams(
         np.where(fine[:, None], far.means, moved.means),
         np.where(fine[:, None, None], far.covariances, moved.covariances),

@@ -14,7 +14,7 @@ from itertools import combinations
 
 import numpy as np
 
-from dask_em.families.base import Array, ratio
+from dask_em.families.base import COLLAPSED_VARIANCE, Array, Mask, ratio
 
 DIAGONAL = ("EII", "VII", "EEI", "VEI", "EVI", "VVI")
 FULL = ("EEE", "VEE", "EVE", "VVE", "EEV", "VEV", "EVV", "VVV")
@@ -28,6 +28,21 @@ SETTLED = 1e-13
 
 N_INNER = 200
 """Inner steps at most; where they do not settle, the next M-step goes on from there."""
+
+COLLINEAR = 1e-13
+"""Smallest eigenvalue of a correlation matrix that still has a density in double precision."""
+
+
+def usable(covariances: Array, least: float = COLLINEAR) -> Mask:
+    """Which of the (K, d, d) covariances have a density: variances neither tiny nor vast, and correlations with eigenvalues of at least `least`."""
+    variances = np.diagonal(covariances, axis1=1, axis2=2)
+    sized = (variances > COLLAPSED_VARIANCE) & (variances < 1.0 / COLLAPSED_VARIANCE)
+    good: Mask = np.logical_and(np.isfinite(covariances).all(axis=(1, 2)), np.all(sized, axis=1))
+    own = np.flatnonzero(good)
+    deviations = np.sqrt(variances[own])
+    correlations = covariances[own] / (deviations[:, :, None] * deviations[:, None, :])
+    good[own] = np.linalg.eigvalsh(correlations)[:, 0] >= least
+    return good
 
 
 def n_free(model: str, k: int, d: int) -> int:
@@ -49,7 +64,7 @@ def covariances(model: str, scatter: Array, n: Array, previous: Array, sizes: Se
 
     Returns
     -------
-    (K, d, d); NaN where the scatter does not carry the model
+    (K, d, d); not all of it usable where the scatter does not carry the model
     """
     if model == "VVV":
         return ratio(scatter, n[:, None, None], previous)

@@ -33,14 +33,11 @@ from dask_em.families.base import (
     per_candidate,
     ratio,
 )
-from dask_em.families.covariance import IN_USER_UNITS, covariances, n_free
+from dask_em.families.covariance import IN_USER_UNITS, covariances, n_free, usable
 from dask_em.kernels import precisions
 
 EXPANDED_LIMIT = 1e6
 """Size of the terms of x'Σ⁻¹x relative to their sum beyond which adding them loses more than 1e-9 of the score."""
-
-COLLINEAR = 1e-13
-"""Smallest eigenvalue of a correlation matrix that still has a density in double precision."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +89,12 @@ class Gaussian:
 
     def _origins(self, params: GaussianParams) -> dict[int, Array]:
         # The terms of x'Σ⁻¹x are at most sqrt(Λ_ii Λ_jj) |x_i| |x_j|, with |x| about |mean| plus one deviation.
-        precision = np.diagonal(np.linalg.inv(params.covariances), axis1=1, axis2=2)
-        deviation = np.sqrt(np.diagonal(params.covariances, axis1=1, axis2=2))
-        terms = (np.sqrt(np.maximum(precision, 0.0)) * (np.abs(params.means) + deviation)).sum(axis=1) ** 2
-        return {int(k): params.means[k] for k in np.flatnonzero(~(terms <= EXPANDED_LIMIT))}
+        own = np.flatnonzero(usable(params.covariances))
+        means, covariances = params.means[own], params.covariances[own]
+        precision = np.diagonal(np.linalg.inv(covariances), axis1=1, axis2=2)
+        deviation = np.sqrt(np.diagonal(covariances, axis1=1, axis2=2))
+        terms = (np.sqrt(np.maximum(precision, 0.0)) * (np.abs(means) + deviation)).sum(axis=1) ** 2
+        return {int(k): params.means[k] for k in own[~(terms <= EXPANDED_LIMIT)]}
 
     def plan(self, params: GaussianParams, observed: Mask) -> Plan:
         d = self.n_columns
@@ -221,14 +220,7 @@ class Gaussian:
         return -0.5 * self.prior * (np.linalg.slogdet(params.covariances)[1] + trace)
 
     def collapsed(self, params: GaussianParams) -> Mask:
-        variances = np.diagonal(params.covariances, axis1=1, axis2=2)
-        fine_cells = np.isfinite(params.means) & (variances > COLLAPSED_VARIANCE)
-        bad = np.logical_not(np.all(fine_cells, axis=1))
-        fine = np.flatnonzero(~bad)
-        deviations = np.sqrt(variances[fine])
-        correlation = params.covariances[fine] / (deviations[:, :, None] * deviations[:, None, :])
-        bad[fine] = np.linalg.eigvalsh(correlation)[:, 0] < COLLINEAR
-        return bad
+        return ~(np.isfinite(params.means).all(axis=1) & usable(params.covariances))
 
     def coordinates(self, params: GaussianParams) -> Array:
         # Cholesky's factor, with its diagonal as logarithms.
@@ -248,7 +240,7 @@ class Gaussian:
 
     def possible(self, params: GaussianParams) -> bool:
         c = params.covariances
-        return bool(np.allclose(c, c.swapaxes(1, 2)) and (np.linalg.eigvalsh(c) > 0).all())
+        return bool(np.allclose(c, c.swapaxes(1, 2)) and usable(c).all())
 
     def margin(self, n_components: int) -> GaussianParams:
         identity = np.tile(np.eye(self.n_columns), (n_components, 1, 1))

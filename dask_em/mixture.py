@@ -285,3 +285,7 @@ class Mixture:
         for family, part in zip(self.families, parameters.parts):
             bad |= family.collapsed(part)
         return bad
+
+    def fragile(self, parameters: Parameters) -> bool:
+        """Whether some component is about to collapse, so that rounding may lower the objective."""
+        return any(family.fragile(part) for family, part in zip(self.families, parameters.parts))

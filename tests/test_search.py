@@ -14,6 +14,7 @@ from dask_em import GaussianMixture, LatentClassAnalysis, select_model
 from dask_em.data.gather import Folds
 from dask_em.data.keys import row_keys
 from dask_em.errors import ConfigurationError, ConvergenceWarning, DataError
+from dask_em.families.covariance import MODELS
 from tests import reference
 
 RNG = np.random.default_rng(0)
@@ -43,6 +44,25 @@ def test_it_ends_only_where_nothing_is_left() -> None:
     assert "fewer components" in str(caught.value)
     with pytest.raises(DataError, match="distinct row"):
         select_model(X, [5, 6], estimator=GaussianMixture(1, random_state=0))
+
+
+TINY = {"fewer rows than columns": (5, 6), "two columns": (6, 2), "a row a column": (4, 3), "hardly more": (8, 3)}
+
+
+@pytest.mark.filterwarnings("ignore::dask_em.errors.ConvergenceWarning")
+@pytest.mark.parametrize("acceleration", [None, "daarem"])
+@pytest.mark.parametrize("share", [0.0, 0.2])
+@pytest.mark.parametrize("name", TINY)
+def test_what_cannot_be_fitted_does_not_end_the_grid(name: str, share: float, acceleration: Any) -> None:
+    """Whatever the rows, no candidate raises, warns of its arithmetic or has a number that is none."""
+    for seed in (0, 12):
+        rng = np.random.default_rng(seed)
+        X = rng.normal(size=TINY[name])
+        X[rng.random(X.shape) < share] = np.nan
+        model = GaussianMixture(1, prior=None, n_init=2, acceleration=acceleration, random_state=0, max_iter=40)
+        found = select_model(X, [1, 2], MODELS, estimator=model)
+        assert np.isfinite(found.table[["log_likelihood", "bic", "entropy"]]).all(axis=None)
+        assert {"EII", "VVI"} <= set(found.table["covariance_type"])
 
 
 def test_advice_is_not_what_was_done_already() -> None:

@@ -72,7 +72,7 @@ class Candidate:
 
     parameters is set when the candidate has stopped; it holds those of the last entry of `objectives`. fallback is the EM step that was passed over for the
     proposal that is evaluated next; reach is how many evaluations a solution on a sample may take, promised the gain that the last one predicted, and trust how much of
-    what was promised before has come true.
+    what was promised before has come true. A fragile candidate has been so close to a collapse that rounding may have lowered its objective.
     """
 
     n_components: int
@@ -86,6 +86,7 @@ class Candidate:
     reach: int = N_MAPS
     promised: float = 0.0
     trust: float = 1.0
+    fragile: bool = False
 
     @property
     def n_maps(self) -> int:
@@ -163,7 +164,7 @@ def tell(state: State, total: PatternSums | Sums, coarse: Coarse | None = None, 
     Raises
     ------
     ObjectiveDecreasedError
-        A step lowered the objective beyond rounding, which EM cannot do.
+        A step lowered the objective beyond rounding, which EM cannot do but on its way to a collapse.
     """
     mixture, sizes, old = state.settings.mixture, state.sizes, state.parameters
     sums = mixture.lift(total, old, sizes)
@@ -290,7 +291,10 @@ def _judged(state: State, index: int, objective: float, log_likelihood: float, o
             kept = (objective - candidate.objectives[-1]) / candidate.promised
             candidate = replace(candidate, trust=float(np.clip(kept, 1 / N_MAPS, 1.0)))
     objectives = (*candidate.objectives, objective)
+    fragile = candidate.fragile or settings.mixture.fragile(state.parameters.take(own))
     if decreased(objectives):
+        if fragile:
+            return replace(candidate, verdict=Verdict.COLLAPSED)
         raise ObjectiveDecreasedError(
             f"the objective of candidate {index} ({candidate.n_components} components) fell from {objectives[-2]!r} to "
             f"{objective!r} in scan {state.n_scans}: EM cannot do this, so please report it as a bug"
@@ -300,6 +304,7 @@ def _judged(state: State, index: int, objective: float, log_likelihood: float, o
         verdict = Verdict.RUNNING
     return replace(
         candidate,
+        fragile=fragile,
         objectives=objectives,
         log_likelihoods=(*candidate.log_likelihoods, log_likelihood),
         verdict=verdict,

@@ -120,6 +120,9 @@ class Family(Protocol):
     def collapsed(self, params: Any) -> Mask:
         """Which of the (K,) components have no usable density."""
 
+    def fragile(self, params: Any) -> bool:
+        """Whether some component is so close to having no usable density that its own rounding may lower the objective."""
+
     def coordinates(self, params: Any) -> Array:
         """(K, c) coordinates of the parameters without constraints, such as logarithms."""
 
@@ -159,6 +162,9 @@ class Plain:
 
     def lift(self, params: Any, plan: Plan, observed: Mask, weight: Array, sums: Array) -> Array:
         return sums.sum(axis=0)
+
+    def fragile(self, params: Any) -> bool:
+        return False
 
     def log_prob_centred(self, plan: Plan, pattern: int, component: int, centred: Array) -> Array:
         raise AssertionError("a family without origins has no centred form")

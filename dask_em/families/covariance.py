@@ -33,10 +33,10 @@ COLLINEAR = 1e-13
 """Smallest eigenvalue of a correlation matrix that still has a density in double precision."""
 
 
-def usable(covariances: Array, least: float = COLLINEAR) -> Mask:
+def usable(covariances: Array, smallest: float = COLLAPSED_VARIANCE, least: float = COLLINEAR) -> Mask:
     """Which of the (K, d, d) covariances have a density: variances neither tiny nor vast, and correlations with eigenvalues of at least `least`."""
     variances = np.diagonal(covariances, axis1=1, axis2=2)
-    sized = (variances > COLLAPSED_VARIANCE) & (variances < 1.0 / COLLAPSED_VARIANCE)
+    sized = (variances > smallest) & (variances < 1.0 / smallest)
     good: Mask = np.logical_and(np.isfinite(covariances).all(axis=(1, 2)), np.all(sized, axis=1))
     own = np.flatnonzero(good)
     deviations = np.sqrt(variances[own])

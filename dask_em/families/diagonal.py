@@ -134,6 +134,9 @@ class DiagonalGaussian(Plain):
         fine = np.isfinite(params.means) & (params.variances > COLLAPSED_VARIANCE)
         return np.logical_not(np.all(fine, axis=1))
 
+    def fragile(self, params: DiagonalParams) -> bool:
+        return not (params.variances > HIDDEN).all()
+
     def coordinates(self, params: DiagonalParams) -> Array:
         return np.concatenate([params.means, np.log(params.variances)], axis=1)
 

@@ -39,6 +39,9 @@ from dask_em.kernels import precisions
 EXPANDED_LIMIT = 1e6
 """Size of the terms of x'Σ⁻¹x relative to their sum beyond which adding them loses more than 1e-9 of the score."""
 
+FRAGILE = 1e-7
+"""Smallest eigenvalue λ of a correlation matrix below which what is lifted from incomplete rows may be rounding: of Σ P Σ about 1e-16 / λ is lost, more than λ itself below 1e-8."""
+
 
 @dataclass(frozen=True)
 class GaussianParams(Params):
@@ -221,6 +224,9 @@ class Gaussian:
 
     def collapsed(self, params: GaussianParams) -> Mask:
         return ~(np.isfinite(params.means).all(axis=1) & usable(params.covariances))
+
+    def fragile(self, params: GaussianParams) -> bool:
+        return not usable(params.covariances, HIDDEN, FRAGILE).all()
 
     def coordinates(self, params: GaussianParams) -> Array:
         # Cholesky's factor, with its diagonal as logarithms.

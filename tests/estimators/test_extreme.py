@@ -11,6 +11,7 @@ import pytest
 
 from dask_em import GaussianMixture, MixtureModel, PoissonMixture
 from dask_em.errors import DataError
+from dask_em.families.covariance import FULL
 from dask_em.scoring import write_scores
 
 
@@ -40,6 +41,18 @@ def test_huge_cells_among_other_families_do_not_silence_them(tmp_path: Path) -> 
     assert np.isfinite(model.predict_proba(far).to_numpy()).all()
     counts = PoissonMixture(2, random_state=0).fit(frame[["n"]])
     assert np.isfinite(counts.predict_proba(pd.DataFrame({"n": [1e200, 1e300]})).to_numpy()).all()
+
+
+@pytest.mark.parametrize("model", FULL)
+@pytest.mark.parametrize("k", [1, 2])
+def test_columns_that_determine_each_other_collapse_whatever_is_missing(model: str, k: int) -> None:
+    """On the way there rounding outweighs what EM gains: that is a collapse, not a bug."""
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 200))
+    X = np.stack([a, 2 * a, b], axis=1)
+    X[rng.random(X.shape) < 0.12] = np.nan
+    with pytest.raises(DataError, match="collapsed"):
+        GaussianMixture(k, covariance_type=model, prior=None, random_state=0).fit(X)
 
 
 def test_a_column_too_large_to_square_is_refused_by_name() -> None:

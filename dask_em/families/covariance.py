@@ -85,6 +85,8 @@ def variances(model: str, scatter: Array, n: Array, previous: Array, sizes: Sequ
         with np.errstate(all="ignore"):
             if model == "EVI":
                 out[own] = _equal_volumes(total, count, previous[own])
+            elif model == "VEI":
+                out[own] = _equal_shapes(total, count, previous[own][0])
             else:
                 out[own] = _along_axes(volume, shape, total, count)
     return out
@@ -116,10 +118,12 @@ def _along_axes(volume: str, shape: str, total: Array, n: Array) -> Array:
         return np.repeat(level, total.shape[1], axis=1)
     if volume == shape:
         return total / n if volume == "V" else np.repeat(total.sum(axis=0)[None] / n.sum(axis=0), len(total), axis=0)
-    if volume == "E":
-        size = np.exp(np.log(total).mean(axis=1, keepdims=True))
-        return total / size * (size.sum() / n[:, 0].sum())
-    profile = total.sum(axis=0) / n.sum(axis=0)
+    size = np.exp(np.log(total).mean(axis=1, keepdims=True))
+    return total / size * (size.sum() / n[:, 0].sum())
+
+
+def _equal_shapes(total: Array, n: Array, profile: Array) -> Array:
+    """VEI and VEV: the shape given the volumes, the volumes given the shape; from the shape before, so that even steps that do not settle only climb."""
 
     def step(profile: Array) -> Array:
         size = (total / profile).sum(axis=1) / n.sum(axis=1)
@@ -138,9 +142,11 @@ def _full(model: str, scatter: Array, n: Array, previous: Array) -> Array:
         return scatter * (size.sum() / n.sum() / size)[:, None, None]
     if orientation == "V":  # EEV, VEV: every component's own axes, sorted by what lies along them
         along, axes = np.linalg.eigh(scatter)
-        return _turned(_along_axes(volume, shape, np.maximum(along, 0.0), weights), axes)
+        along = np.maximum(along, 0.0)
+        if volume == "V":
+            return _turned(_equal_shapes(along, weights, np.linalg.eigvalsh(previous[0])), axes)
+        return _turned(_along_axes(volume, shape, along, weights), axes)
     if shape == "E":  # EEE, VEE: one matrix up to volume
-        common = scatter.sum(axis=0) / n.sum()
         if volume == "V":
 
             def size(matrix: Array) -> Array:
@@ -148,9 +154,9 @@ def _full(model: str, scatter: Array, n: Array, previous: Array) -> Array:
                 own: Array = np.einsum("kij,ji->k", scatter, inverse) / (d * n)
                 return own
 
-            common = _settled(lambda m: (scatter / size(m)[:, None, None]).sum(axis=0) / n.sum(), common)
+            common = _settled(lambda m: (scatter / size(m)[:, None, None]).sum(axis=0) / n.sum(), previous[0])
             return size(common)[:, None, None] * common
-        return np.repeat(common[None], len(n), axis=0)
+        return np.repeat((scatter.sum(axis=0) / n.sum())[None], len(n), axis=0)
     return _common_axes(volume, scatter, n, previous)
 
 

@@ -246,7 +246,7 @@ class Mixture:
         return np.concatenate([*weights, *(f.coordinates(p) for f, p in zip(self.families, parameters.parts))], axis=1)
 
     def at(self, coordinates: Array, like: Parameters, sizes: Sequence[int]) -> Parameters:
-        """The parameters that have these coordinates; mixing weights that are fixed are those of `like`."""
+        """The parameters that have these coordinates, or the nearest to them; mixing weights that are fixed are those of `like`."""
         weights, start = like.weights, 0
         if not self.fix_weights:
             share = exp_clipped(
@@ -256,9 +256,15 @@ class Mixture:
         parts = []
         for family, part in zip(self.families, like.parts):
             width = family.coordinates(part).shape[1]
-            parts.append(family.at(coordinates[:, start : start + width], sizes))
+            parts.append(family.at(coordinates[:, start : start + width]))
             start += width
-        return Parameters(weights, tuple(parts))
+        return self.project(Parameters(weights, tuple(parts)), sizes)
+
+    def project(self, parameters: Parameters, sizes: Sequence[int]) -> Parameters:
+        """The parameters of the covariance model that are nearest, where components count by their mixing weights."""
+        weight = parameters.weights
+        parts = (f.project(p, weight, sizes) for f, p in zip(self.families, parameters.parts))
+        return Parameters(weight, tuple(parts))
 
     def expected(self, sums: Sums, parameters: Parameters) -> float | None:
         """Expected complete-data log-likelihood of statistics that were lifted elsewhere; None where a component has an origin of its own."""

@@ -48,6 +48,10 @@ def warm_start(model: FittedMixture, schema: Schema, mixture: Mixture, k: int) -
     ------
     ConfigurationError
         The model has other columns, transforms or numbers of components.
+
+    Notes
+    -----
+    Another covariance model may not hold these parameters: whoever starts there projects them.
     """
     if model.n_components != k:
         raise ConfigurationError(

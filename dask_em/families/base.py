@@ -126,8 +126,11 @@ class Family(Protocol):
     def coordinates(self, params: Any) -> Array:
         """(K, c) coordinates of the parameters without constraints, such as logarithms."""
 
-    def at(self, coordinates: Array, sizes: Sequence[int]) -> Any:
-        """The parameters that have these coordinates, or those of the covariance model that are nearest to them."""
+    def at(self, coordinates: Array) -> Any:
+        """The parameters that have these coordinates; ties between components may not hold until they are projected."""
+
+    def project(self, params: Any, weight: Array, sizes: Sequence[int]) -> Any:
+        """The parameters of the covariance model that are nearest: what an M-step makes of (K,) rows that have exactly these."""
 
     def possible(self, params: Any) -> bool:
         """Whether finite parameters lie where the distribution is defined."""
@@ -162,6 +165,9 @@ class Plain:
 
     def lift(self, params: Any, plan: Plan, observed: Mask, weight: Array, sums: Array) -> Array:
         return sums.sum(axis=0)
+
+    def project(self, params: Any, weight: Array, sizes: Sequence[int]) -> Any:
+        return params
 
     def fragile(self, params: Any) -> bool:
         return False

@@ -98,7 +98,7 @@ class Binomial(Plain):
     def coordinates(self, params: BinomialParams) -> Array:
         return log_floored(params.probabilities) - log_floored(1.0 - params.probabilities)
 
-    def at(self, coordinates: Array, sizes: Sequence[int]) -> BinomialParams:
+    def at(self, coordinates: Array) -> BinomialParams:
         return BinomialParams(1.0 / (1.0 + exp_clipped(-coordinates)))
 
     def possible(self, params: BinomialParams) -> bool:

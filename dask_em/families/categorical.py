@@ -85,7 +85,7 @@ class Categorical(Plain):
         means = np.add.reduceat(logs, self.offsets, axis=1) / np.array(self.n_levels)
         return logs - np.repeat(means, self.n_levels, axis=1)
 
-    def at(self, coordinates: Array, sizes: Sequence[int]) -> CategoricalParams:
+    def at(self, coordinates: Array) -> CategoricalParams:
         largest = np.maximum.reduceat(coordinates, self.offsets, axis=1)
         share = exp_clipped(coordinates - np.repeat(largest, self.n_levels, axis=1))
         return CategoricalParams(share / np.repeat(np.add.reduceat(share, self.offsets, axis=1), self.n_levels, axis=1))

@@ -140,10 +140,13 @@ class DiagonalGaussian(Plain):
     def coordinates(self, params: DiagonalParams) -> Array:
         return np.concatenate([params.means, np.log(params.variances)], axis=1)
 
-    def at(self, coordinates: Array, sizes: Sequence[int]) -> DiagonalParams:
+    def at(self, coordinates: Array) -> DiagonalParams:
         d = self.n_columns
-        near = DiagonalParams(coordinates[:, :d].copy(), exp_clipped(coordinates[:, d:]))
-        return replace(near, variances=self._variances(near.variances, np.ones_like(near.variances), near, sizes))
+        return DiagonalParams(coordinates[:, :d].copy(), exp_clipped(coordinates[:, d:]))
+
+    def project(self, params: DiagonalParams, weight: Array, sizes: Sequence[int]) -> DiagonalParams:
+        n = np.repeat(weight[:, None], self.n_columns, axis=1)
+        return replace(params, variances=self._variances(n * params.variances, n, params, sizes))
 
     def possible(self, params: DiagonalParams) -> bool:
         return bool((params.variances > 0).all())

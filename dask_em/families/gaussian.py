@@ -236,13 +236,17 @@ class Gaussian:
         below[:, i == j] = np.log(below[:, i == j])
         return np.concatenate([params.means, below], axis=1)
 
-    def at(self, coordinates: Array, sizes: Sequence[int]) -> GaussianParams:
+    def at(self, coordinates: Array) -> GaussianParams:
         d = self.n_columns
         i, j = self._triangle
         root = np.zeros((len(coordinates), d, d))
         root[:, j, i] = np.where(i == j, exp_clipped(coordinates[:, d:]), coordinates[:, d:])
-        near = GaussianParams(coordinates[:, :d].copy(), root @ root.swapaxes(1, 2))
-        return replace(near, covariances=self._covariances(near.covariances, np.ones(len(root)), near, sizes))
+        with np.errstate(over="ignore", invalid="ignore"):
+            return GaussianParams(coordinates[:, :d].copy(), root @ root.swapaxes(1, 2))
+
+    def project(self, params: GaussianParams, weight: Array, sizes: Sequence[int]) -> GaussianParams:
+        scatter = weight[:, None, None] * params.covariances
+        return replace(params, covariances=self._covariances(scatter, weight, params, sizes))
 
     def possible(self, params: GaussianParams) -> bool:
         c = params.covariances

@@ -73,7 +73,7 @@ class Poisson(Plain):
     def coordinates(self, params: PoissonParams) -> Array:
         return log_floored(params.rates)
 
-    def at(self, coordinates: Array, sizes: Sequence[int]) -> PoissonParams:
+    def at(self, coordinates: Array) -> PoissonParams:
         return PoissonParams(exp_clipped(coordinates))
 
     def possible(self, params: PoissonParams) -> bool:

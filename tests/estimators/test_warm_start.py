@@ -11,8 +11,9 @@ import pytest
 from numpy.testing import assert_allclose
 
 import dask_em
-from dask_em import BinomialMixture, GaussianMixture, MixtureModel
+from dask_em import BinomialMixture, GaussianMixture, MixtureModel, select_model
 from dask_em.errors import ConfigurationError
+from dask_em.families.covariance import MODELS
 
 ROLES: dict[str, Any] = {
     "gaussian": ["spend", "age"],
@@ -90,6 +91,21 @@ def test_another_covariance_model(first: str, then: str) -> None:
     warm = GaussianMixture(2, covariance_type=then, init=earlier, tol=1e-9).fit(2 * X + 7)
     cold = GaussianMixture(2, covariance_type=then, random_state=0, tol=1e-9).fit(2 * X + 7)
     assert warm.log_likelihood_ >= cold.log_likelihood_ - 0.5
+
+
+@pytest.mark.parametrize("then", MODELS)
+def test_a_start_outside_the_model_is_moved_into_it(then: str) -> None:
+    """The parameters of another covariance model, or given ones, need not be reachable: EM climbs from the nearest that are."""
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    earlier = GaussianMixture(2, random_state=0).fit(X)
+    given = {"weights_init": earlier.weights_, "means_init": earlier.means_, "covariances_init": earlier.covariances_}
+    warm = GaussianMixture(2, covariance_type=then, init=earlier).fit(X)
+    same = GaussianMixture(2, covariance_type=then, **given).fit(X)
+    (row,) = select_model(X, [2], [then], estimator=GaussianMixture(2, init=earlier)).table.itertuples()
+    assert warm.log_likelihood_ <= earlier.log_likelihood_ + 0.1
+    assert same.log_likelihood_ == pytest.approx(warm.log_likelihood_, abs=1e-6)
+    assert row.log_likelihood == pytest.approx(warm.log_likelihood_, abs=1e-6)
+    assert (np.diff(warm.history_["objective"]) >= -1e-9).all()
 
 
 OTHERWISE: dict[str, tuple[Any, str]] = {

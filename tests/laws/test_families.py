@@ -219,6 +219,24 @@ def test_a_step_never_lowers_the_objective(case: Case, prior: str | None) -> Non
     check()
 
 
+@every_case
+def test_a_projection_is_in_the_model_and_em_climbs_from_it(case: Case) -> None:
+    """Elsewhere EM need not climb: its next step has to come back first."""
+    model, sizes = case.model(case.table(np.random.default_rng(6), 200), "weak"), [2, 3]
+    mixture = model.mixture
+    x = mixture.coordinates(model.start(sizes), sizes)
+    x += 0.4 * np.random.default_rng(0).normal(size=x.shape)
+    near = mixture.at(x, model.start(sizes), sizes)
+    again = mixture.project(near, sizes)
+    for one, two in zip(near.parts, again.parts, strict=True):
+        for name in one.__dataclass_fields__:
+            assert_allclose(getattr(two, name), getattr(one, name), rtol=1e-6, atol=1e-9)
+    sums = model.e_step(near, sizes)
+    after = mixture.m_step(sums, near, sizes)
+    before = sums.log_likelihood + mixture.log_prior(near, sizes)
+    assert (model.e_step(after, sizes).log_likelihood + mixture.log_prior(after, sizes) > before).all()
+
+
 def coarse(table: pa.Table, decimals: int) -> pa.Table:
     """Rounded numbers: ties, and components that would collapse onto them."""
     columns = [

@@ -4,7 +4,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint schema constraints up help
+BENCH := $(BIN)/python -m bench
+
+.PHONY: demo test lint bench schema constraints up help
 
 help: ## List the verbs
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,6 +25,15 @@ lint: $(READY) ## Check style, types and spelling
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/codespell --ignore-words-list ouput,tabel,gausian,twon,notin,teh dask_em pipelines tests conf docs README.md
+
+bench: $(READY) ## Measure one thread beside every peer that is installed (about ten minutes), and draw the figure of the README
+	$(BENCH) machine
+	$(BENCH) gmm
+	$(BENCH) gmm --rows 500000 --dim 32 --k 16 --without Spark
+	$(BENCH) gmm --rows 200000 --dim 64 --k 32 --without Spark
+	$(BENCH) diagonal
+	$(BENCH) classes
+	$(BENCH) figure
 
 schema: $(READY) ## Renew the JSON Schema of job files
 	$(BIN)/dask-em schema > conf/job.schema.json

@@ -1,32 +1,23 @@
 """What a scan costs beyond its work: against partitions, workers, and the size of the sums.
 
-Kernels do nothing and return sums of a given size. Many workers are simulated: each is a real worker of Dask with one thread, connected by TCP, but all of them live in one
-process, the scheduler in another and the client in a third, so that the processor time of each can be told.
+Kernels do nothing and return sums of a given size. Many workers are simulated, see `bench.crowd`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from functools import partial
-from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import dask
 import dask.dataframe as dd
 import numpy as np
 import pandas as pd
-from distributed import Client, Worker
 
 from bench.contestants.process import cpu_seconds
+from bench.crowd import crowd
 from bench.data import Start
 from bench.measure import report, seconds_per_iteration
 from bench.scaling import forced
@@ -84,7 +75,7 @@ def _fit(frame: Any, start: Start, executor: Any, n: int) -> Any:
 
 def _workers(workers: tuple[int, ...], scans: int) -> Iterator[dict[str, Any]]:
     for n in workers:
-        with simulated(n) as (client, pids):
+        with crowd(n) as (client, pids):
             cost = scan_cost(DaskExecutor(client), 16 * n, SUMS, scans, pids)
         yield {
             "who": "empty scan, simulated workers", "workers": n, "partitions": 16 * n, "tasks": cost["tasks"], "ms a scan": cost["wall"],
@@ -135,49 +126,7 @@ def _seen(state: int) -> int:
     return state
 
 
-@contextmanager
-def simulated(workers: int) -> Iterator[tuple[Client, dict[str, int]]]:
-    """A client of a scheduler in a process of its own and of many workers in another, with the numbers of both processes."""
-    with ExitStack() as stack:
-        file = Path(stack.enter_context(TemporaryDirectory())) / "scheduler.json"
-        started = [
-            ["distributed.cli.dask_scheduler", "--host=127.0.0.1", "--port=0", "--no-dashboard", f"--scheduler-file={file}"],
-            ["bench.scheduler", str(file), str(workers)],
-        ]  # fmt: skip
-        processes = []
-        for command in started:
-            process = subprocess.Popen([sys.executable, "-m", *command], stderr=subprocess.DEVNULL)
-            stack.callback(process.wait)
-            stack.callback(process.kill)
-            processes.append(process.pid)
-            _wait_for(file)
-        client = stack.enter_context(Client(json.loads(file.read_text())["address"], set_as_default=False))
-        client.wait_for_workers(workers, timeout=60 + workers)
-        yield client, dict(zip(("scheduler", "workers"), processes))
-
-
-def _wait_for(file: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not file.exists() or not file.read_text():
-        if time.monotonic() > deadline:
-            raise SystemExit("no scheduler came up within a minute")
-        time.sleep(0.05)
-
-
-async def work(address: str, workers: int) -> None:
-    """Many workers in this process, until it is killed."""
-    # Sampling what every worker does would be the work of as many machines, done by one.
-    with dask.config.set({"distributed.worker.profile.enabled": False}):
-        crowd = [Worker(address, nthreads=1, dashboard=False, host="127.0.0.1") for _ in range(workers)]
-        await asyncio.gather(*crowd)
-        await asyncio.gather(*(worker.finished() for worker in crowd))
-
-
 def _slow_table(rows: int, dim: int, k: int) -> tuple[np.ndarray, Start]:
     """A table without clusters, on which EM takes hundreds of steps."""
     X = np.random.default_rng(0).normal(size=(rows, dim))
     return X, Start(np.full(k, 1.0 / k), X[:k], np.repeat(np.eye(dim)[None], k, axis=0))
-
-
-if __name__ == "__main__":
-    asyncio.run(work(json.loads(Path(sys.argv[1]).read_text())["address"], int(sys.argv[2])))

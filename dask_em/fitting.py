@@ -23,6 +23,7 @@ from scipy.special import ndtr
 from dask_em.data.columns import cut_points, normal_scores
 from dask_em.data.compact import Compress, DistinctPiece, collapse
 from dask_em.data.encode import encode_fit, encode_sample
+from dask_em.data.files import check_sizes
 from dask_em.data.gather import NO_REPLICATES, Bootstrap
 from dask_em.data.keys import row_keys
 from dask_em.data.profile import Moments, Profile, binomial, profile, trials_of
@@ -332,6 +333,7 @@ def row_bytes(found: Profile, schema: Schema, n_replicates: int = 0) -> int:
 
 def profile_source(source: Source, design: Design, executor: Executor) -> Profile:
     """What a first pass over a table finds."""
+    check_sizes(source.pieces, design.columns, executor.room)
     found: Profile = executor.reduce(source.pieces, partial(_profile_piece, design))
     return found
 

@@ -16,6 +16,7 @@ import numpy as np
 from scipy.linalg import eigh
 
 from dask_em import fitting
+from dask_em.data.files import check_sizes
 from dask_em.data.gather import NO_REPLICATES, Bootstrap, Gathered, gather, provisional
 from dask_em.data.schema import Design, Schema
 from dask_em.data.sources import Source
@@ -99,6 +100,7 @@ def fit(
     design.check(source.columns, source.where)
     if not source.pieces:
         raise DataError("the table has no rows (0 sample(s)): give at least one row")
+    check_sizes(source.pieces, design.columns, executor.room, copies=2)  # gathered from where it was read
     n_scans = 0
     if schema is None:
         shift, scale = executor.map(source.pieces[:1], partial(provisional, design))[0]

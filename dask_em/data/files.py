@@ -8,9 +8,9 @@ from __future__ import annotations
 import csv
 import glob
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Any
 from urllib.parse import unquote
@@ -20,10 +20,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from dask_em.data.storage import failure, reached
+from dask_em.data.storage import Options, Stamp, failure, reached
 from dask_em.errors import ConfigurationError, DaskEMError, DataError
-
-Options = Mapping[str, Any]
 
 NULLS = [
     *("", "NA", "N/A", "n/a", "NaN", "nan", "-NaN", "-nan", "null", "NULL", "None", "<NA>"),
@@ -44,11 +42,13 @@ class File:
     path : what fsspec opens
     name : its path below what was given, so that it does not depend on where that is
     labels : (column, value) of the folders that it is in
+    stamp : what it was when the table was opened
     """
 
     path: str
     name: str
     labels: tuple[tuple[str, str | None], ...] = ()
+    stamp: Stamp | None = None
 
     @property
     def basename(self) -> str:
@@ -61,17 +61,30 @@ class File:
         return "" if ending is None else "parquet" if ending[1] else ending[2]
 
     @contextmanager
-    def read(self) -> Iterator[None]:
-        """A block that reads it; its failures get their sentences."""
+    def read(self, options: Options) -> Iterator[None]:
+        """A block that reads it; its failures get their sentences.
+
+        Raises
+        ------
+        DataError
+            It cannot be read, or is not what it was when the table was opened.
+        """
+        trouble = None
         try:
             yield
-        except DaskEMError:
-            raise
         except Exception as error:
-            told = failure(self.path, error)
-            if told is None and isinstance(error, (pa.ArrowException, OSError, ValueError, csv.Error)):
-                told = self._unreadable(error)
-            raise told or error from None
+            trouble = error
+        # Afterwards: what changes while it is read is seen too, and may be why it could not be read.
+        if self.stamp is not None and self.stamp.is_outdated(self.path, options):
+            raise DataError(f"{self.basename} changed while it was read: run again when nobody writes to it") from None
+        if trouble is None:
+            return
+        if isinstance(trouble, DaskEMError):
+            raise trouble
+        told = failure(self.path, trouble)
+        if told is None and isinstance(trouble, (pa.ArrowException, OSError, ValueError, csv.Error)):
+            told = self._unreadable(trouble)
+        raise told or trouble from None
 
     def _unreadable(self, error: Exception) -> DataError:
         if isinstance(error, FileNotFoundError):
@@ -80,37 +93,54 @@ class File:
         return DataError(f"{self.basename} cannot be read, it is damaged or of another format: {remedy}")
 
 
+COPIES = 4
+"""Bytes of memory for each byte of a piece while it is read, profiled and encoded."""
+
+LARGE = 1 << 26
+"""Pieces of fewer bytes fit everywhere."""
+
+
 @dataclass(frozen=True)
 class ParquetPiece:
-    """One row group of a Parquet file."""
+    """One row group of a Parquet file; column_bytes are what one of its columns takes in memory, on average."""
 
     file: File
     row_group: int
     options: Options = field(default_factory=dict)
+    column_bytes: int = 0
 
     @property
     def origin(self) -> tuple[str, int]:
         return f"{self.file.name} {self.row_group}", 0
 
+    def as_large(self) -> tuple[str, str]:
+        """What it is, and how to make it smaller."""
+        return f"row group {self.row_group} of {self.file.basename}", "write the file with smaller row groups"
+
     def read(self, columns: Sequence[str]) -> pa.Table:
         labels = dict(self.file.labels)
         own = [name for name in columns if name not in labels]
-        with self.file.read(), fsspec.open(self.file.path, "rb", **self.options) as opened:
+        with self.file.read(self.options), fsspec.open(self.file.path, "rb", **self.options) as opened:
             table = pq.ParquetFile(opened).read_row_group(self.row_group, columns=own, use_threads=False)
         return _labelled(table, labels, columns)
 
 
 @dataclass(frozen=True)
 class CsvPiece:
-    """A CSV or TSV file, with the declared types of its columns."""
+    """A CSV or TSV file, with the declared types of its columns; column_bytes are what one of its columns takes in it, on average."""
 
     file: File
     types: tuple[tuple[str, str], ...]
     options: Options = field(default_factory=dict)
+    column_bytes: int = 0
 
     @property
     def origin(self) -> tuple[str, int]:
         return self.file.name, 0
+
+    def as_large(self) -> tuple[str, str]:
+        """What it is, and how to make it smaller."""
+        return self.file.basename, "split it into several files"
 
     def read(self, columns: Sequence[str]) -> pa.Table:
         labels = dict(self.file.labels)
@@ -122,7 +152,10 @@ class CsvPiece:
             null_values=NULLS,
         )
         parse = pyarrow.csv.ParseOptions(delimiter=_delimiter(self.file))
-        with self.file.read(), fsspec.open(self.file.path, "rb", compression="infer", **self.options) as opened:
+        with (
+            self.file.read(self.options),
+            fsspec.open(self.file.path, "rb", compression="infer", **self.options) as opened,
+        ):
             try:
                 table = pyarrow.csv.read_csv(opened, parse_options=parse, convert_options=convert)
             except pa.ArrowInvalid as error:
@@ -141,6 +174,32 @@ def _labelled(table: pa.Table, labels: Mapping[str, str | None], columns: Sequen
             value = pa.scalar(labels[name], pa.string())
             table = table.append_column(name, pa.repeat(value, table.num_rows))
     return table.select(list(columns))
+
+
+def check_sizes(pieces: Sequence[Any], columns: Sequence[str], room: Callable[[], int], copies: int = COPIES) -> None:
+    """Refuse pieces that cannot be read in the memory there is, before they are read.
+
+    Parameters
+    ----------
+    pieces : of any kind; only those of files tell their size
+    columns : which are to be read
+    room : asks for the bytes that one thread may take; only where a piece is large
+    copies : bytes of memory for each byte of a piece
+
+    Raises
+    ------
+    DataError
+        A piece needs more.
+    """
+    sizes = [len(columns) * getattr(piece, "column_bytes", 0) for piece in pieces]
+    largest = max(sizes, default=0)
+    if largest < LARGE or copies * largest <= (have := room()):
+        return
+    what, remedy = pieces[sizes.index(largest)].as_large()
+    raise DataError(
+        f"{what} needs about {copies * largest / 1e9:.1f} GB of memory to be read and encoded, and a thread has {have / 1e9:.1f} GB: "
+        f"{remedy}, use fewer columns, or give workers more memory or fewer threads"
+    )
 
 
 def open_files(
@@ -166,20 +225,18 @@ def open_files(
     columns: tuple[str, ...] = ()
     pieces: list[ParquetPiece | CsvPiece] = []
     for file in files:
-        if file.kind in ("csv", "tsv"):
-            own, groups = _header(file, options), 0
-        else:
-            own, groups = _metadata(file, options)
+        text = file.kind in ("csv", "tsv")
+        own, column_bytes = (_header if text else _metadata)(file, options)
         # Where a file has the column itself, its folder says nothing new.
-        file = File(file.path, file.name, tuple((name, value) for name, value in file.labels if name not in own))
+        file = replace(file, labels=tuple((name, value) for name, value in file.labels if name not in own))
         own = (*own, *(name for name, _ in file.labels))
         if columns and (lost := [name for name in columns if name not in own]):
             raise DataError(f"{file.basename} has no column {lost[0]!r}, which the files before it have")
         columns = columns or own
-        if file.kind in ("csv", "tsv"):
-            pieces.append(CsvPiece(file, tuple(types.items()), options))
+        if text:
+            pieces.append(CsvPiece(file, tuple(types.items()), options, column_bytes[0]))
         else:
-            pieces += [ParquetPiece(file, i, options) for i in range(groups)]
+            pieces += [ParquetPiece(file, i, options, size) for i, size in enumerate(column_bytes)]
     return columns, tuple(pieces), path.rstrip("/").rsplit("/", 1)[-1]
 
 
@@ -189,16 +246,17 @@ def listing(path: str, options: Options) -> list[File]:
         fs, inner = fsspec.core.url_to_fs(path, **options)
         inner = inner.rstrip("/")
         if fs.isdir(inner):
-            root, found = inner, fs.find(inner)
+            root, found = inner, fs.find(inner, detail=True)
         elif fs.exists(inner) or not glob.has_magic(path):
-            root, found = inner.rpartition("/")[0], [inner] if fs.exists(inner) else []
+            root, found = inner.rpartition("/")[0], {inner: fs.info(inner)} if fs.exists(inner) else {}
         else:
-            root, found = "/".join(takewhile(lambda part: not glob.has_magic(part), inner.split("/"))), fs.glob(inner)
+            root = "/".join(takewhile(lambda part: not glob.has_magic(part), inner.split("/")))
+            found = fs.glob(inner, detail=True)
     remote = "://" in path
     files = []
     for each in sorted(found):
         name = each.removeprefix(f"{root}/")
-        file = File(fs.unstrip_protocol(each) if remote else each, name, _labels(name))
+        file = File(fs.unstrip_protocol(each) if remote else each, name, _labels(name), Stamp.of(found[each]))
         if not file.basename.startswith(("_", ".")):
             files.append(file)
     data = [file for file in files if file.kind] or (files if len(files) == 1 else [])
@@ -217,24 +275,27 @@ def _labels(name: str) -> tuple[tuple[str, str | None], ...]:
     return tuple((unquote(column), None if value == HIVE_NULL else unquote(value)) for column, value in pairs)
 
 
-def _header(file: File, options: Options) -> tuple[str, ...]:
-    """Column names of a CSV or TSV file: its first line that is not empty."""
+def _header(file: File, options: Options) -> tuple[tuple[str, ...], list[int]]:
+    """Column names of a CSV or TSV file, its first line that is not empty, and bytes a column of the whole."""
     with (
-        file.read(),
+        file.read(options),
         fsspec.open(file.path, "rt", encoding="utf-8-sig", newline="", compression="infer", **options) as lines,
     ):
         names = next(filter(None, csv.reader(lines, delimiter=_delimiter(file))), None)
     if names is None:
         raise DataError(f"{file.basename} is empty: give a file with a header")
-    return tuple(names)
+    size = 0 if file.stamp is None else file.stamp.size or 0
+    return tuple(names), [size // len(names)]
 
 
 def _delimiter(file: File) -> str:
     return "\t" if file.kind == "tsv" else ","
 
 
-def _metadata(file: File, options: Options) -> tuple[tuple[str, ...], int]:
-    """Column names and number of row groups of a Parquet file."""
-    with file.read(), fsspec.open(file.path, "rb", **options) as opened:
+def _metadata(file: File, options: Options) -> tuple[tuple[str, ...], list[int]]:
+    """Column names of a Parquet file, and bytes a column of each row group: of numbers 8 a cell, which is often stored in less."""
+    with file.read(options), fsspec.open(file.path, "rb", **options) as opened:
         parquet = pq.ParquetFile(opened)
-        return tuple(parquet.schema_arrow.names), parquet.num_row_groups
+        groups = [parquet.metadata.row_group(i) for i in range(parquet.num_row_groups)]
+        sizes = [max(g.total_byte_size // max(g.num_columns, 1), 8 * g.num_rows) for g in groups]
+        return tuple(parquet.schema_arrow.names), sizes

@@ -65,6 +65,9 @@ class FramePiece:
     names: tuple[str, ...]
     origin: tuple[str, int] = ("", 0)
 
+    def __sizeof__(self) -> int:
+        return int(self.frame.memory_usage().sum())
+
     def read(self, columns: Sequence[str]) -> pa.Table:
         own = [_arrow(self.frame.iloc[:, self.names.index(name)], name) for name in columns]
         return pa.table(own, names=list(columns))
@@ -77,6 +80,9 @@ class ArrayPiece:
     array: np.ndarray
     names: tuple[str, ...]
     origin: tuple[str, int] = ("", 0)
+
+    def __sizeof__(self) -> int:
+        return self.array.nbytes
 
     def read(self, columns: Sequence[str]) -> pa.Table:
         own = [_arrow(np.ascontiguousarray(self.array[:, self.names.index(name)]), name) for name in columns]
@@ -123,6 +129,9 @@ class ArrowPiece:
     table: pa.Table
     origin: tuple[str, int] = ("", 0)
 
+    def __sizeof__(self) -> int:
+        return int(self.table.nbytes)
+
     def read(self, columns: Sequence[str]) -> pa.Table:
         return self.table.select(list(columns))
 
@@ -138,6 +147,14 @@ class Renamed:
     @property
     def origin(self) -> tuple[str, int]:
         return self.piece.origin
+
+    @property
+    def column_bytes(self) -> int:
+        return getattr(self.piece, "column_bytes", 0)
+
+    def as_large(self) -> tuple[str, str]:
+        """What it is, and how to make it smaller."""
+        return self.piece.as_large()  # type: ignore[attr-defined,no-any-return]
 
     def read(self, columns: Sequence[str]) -> pa.Table:
         called = dict(zip(self.names, self.own))

@@ -1,17 +1,21 @@
-"""What goes wrong between here and the files behind a URL, said in one sentence: bad addresses, refused access, storage that does not answer.
+"""What goes wrong between here and the files behind a URL, said in one sentence: bad addresses, refused access, storage that does not answer, files that change.
 
 fsspec passes on whatever its backends raise, from ValueError to exceptions of their own, so they are told apart by what they mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import fsspec
 import pyarrow as pa
 
 from dask_em.errors import ConfigurationError, DaskEMError, DataError, TryAgainError
+
+Options = Mapping[str, Any]
 
 
 @contextmanager
@@ -58,3 +62,37 @@ def failure(path: str, error: Exception) -> DaskEMError | None:
     return TryAgainError(
         f"the storage of {name} does not answer ({type(error).__name__}): check the address, then run this again"
     )
+
+
+TAGS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated")
+"""What storage says about a version of a file, the best first; which it says depends on the storage."""
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """A version of a file, as far as its storage tells."""
+
+    size: int | None
+    kind: str
+    tag: str
+
+    @classmethod
+    def of(cls, info: Mapping[str, Any]) -> Stamp:
+        """The stamp from what fsspec knows of a file."""
+        kind = next((name for name in TAGS if info.get(name)), "")
+        return cls(info.get("size"), kind, _tag(info, kind))
+
+    def is_outdated(self, path: str, options: Options) -> bool:
+        """Whether the file is another now; what cannot be asked is none."""
+        try:
+            fs, inner = fsspec.core.url_to_fs(path, **options)
+            fs.invalidate_cache(fs._parent(inner))
+            info = fs.info(inner)
+        except Exception:
+            return False
+        size, tag = info.get("size"), _tag(info, self.kind)
+        return (None not in (size, self.size) and size != self.size) or (bool(tag) and tag != self.tag)
+
+
+def _tag(info: Mapping[str, Any], kind: str) -> str:
+    return str(info.get(kind) or "").strip('"')

@@ -103,5 +103,8 @@ class Executor(Protocol):
     def map(self, pieces: Sequence[Any], function: Callable[[int, Any], Any]) -> list[Any]:
         """function(i, piece) for every piece, in order."""
 
+    def room(self) -> int:
+        """Bytes of memory that one thread may take to read and encode a piece."""
+
     def close(self) -> None:
         """Give back what the executor started itself."""

@@ -247,21 +247,32 @@ class DaskExecutor:
         threads = sum(self.client.nthreads().values()) or 1
         return make_runs(sizes, RUNS_PER_THREAD * threads)
 
+    def room(self) -> int:
+        return min((room.memory // room.threads for room in self._rooms()), default=0)
+
     def _tier(self, nbytes: int) -> Tier:
         """The tier for blocks of this size: what all workers have together decides."""
-        rooms: dict[str, _Room] = self.client.run(_room, self.scratch) if nbytes else {}
-        beside = Counter(room.host for room in rooms.values())
-        memory = sum(room.limit or room.memory // beside[room.host] for room in rooms.values())
-        disk = min((room.disk // beside[room.host] for room in rooms.values()), default=0) * len(rooms)
-        workers = f"on {len(rooms)} worker{'s' * (len(rooms) > 1)}"
-        return choose(self.blocks, nbytes, memory, disk, workers)
+        rooms = self._rooms() if nbytes else []
+        memory = sum(room.memory for room in rooms)
+        disk = min((room.disk for room in rooms), default=0) * len(rooms)
+        return choose(self.blocks, nbytes, memory, disk, f"on {len(rooms)} worker{'s' * (len(rooms) > 1)}")
+
+    def _rooms(self) -> list[_Room]:
+        """What each worker has; workers of one host share what is limited for none of them."""
+        rooms: list[_Room] = list(self.client.run(_room, self.scratch).values())
+        beside = Counter(room.host for room in rooms)
+        return [
+            replace(room, memory=room.limit or room.memory // beside[room.host], disk=room.disk // beside[room.host])
+            for room in rooms
+        ]
 
 
 @dataclass(frozen=True)
 class _Room:
-    """What a worker has: the limit of its memory, 0 for none, and what its host has."""
+    """What a worker has: threads, the limit of its memory (0 for none), and what is free of its host's memory and disk."""
 
     host: str
+    threads: int
     limit: int
     memory: int
     disk: int
@@ -270,7 +281,8 @@ class _Room:
 def _room(scratch: str | None, dask_worker: Any) -> _Room:
     host = dask_worker.address.rpartition(":")[0]
     limit = dask_worker.memory_manager.memory_limit or 0
-    return _Room(host, limit, available_memory(), free_disk(scratch or dask_worker.local_directory))
+    disk = free_disk(scratch or dask_worker.local_directory)
+    return _Room(host, dask_worker.state.nthreads, limit, available_memory(), disk)
 
 
 def _place(scratch: str | None) -> str:

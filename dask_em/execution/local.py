@@ -132,6 +132,9 @@ class LocalExecutor:
     def map(self, pieces: Sequence[Any], function: Callable[[int, Any], Any]) -> list[Any]:
         return list(self._numbered(function, pieces))
 
+    def room(self) -> int:
+        return available_memory() // self.n_threads
+
     def close(self) -> None:
         """Nothing to give back."""
 

@@ -277,6 +277,21 @@ def test_a_bucket_is_a_folder(path: str, bucket: dict[str, Any], expected: Mixtu
     assert fit(source).log_likelihood_ == pytest.approx(expected.log_likelihood_, rel=1e-12)
 
 
+def test_an_object_that_changed_is_named(bucket: dict[str, Any]) -> None:
+    import s3fs
+
+    filesystem = s3fs.S3FileSystem(**bucket)
+    for size in (80, 81):
+        with filesystem.open("shop/changing/b.parquet", "wb") as file:
+            pq.write_table(table().slice(0, size), file)
+        if size == 80:
+            source = open_source("s3://shop/changing", storage_options=bucket)
+            assert source.read(["x"]).num_rows == 80
+            assert source.read(["x"]).num_rows == 80
+    with pytest.raises(DataError, match=r"b\.parquet changed while it was read"):
+        source.read(["x"])
+
+
 def test_an_object_that_is_not_there(bucket: dict[str, Any]) -> None:
     with pytest.raises(DataError, match="no Parquet or CSV file at s3://shop/nothing"):
         open_source("s3://shop/nothing", storage_options=bucket)

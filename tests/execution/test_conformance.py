@@ -273,7 +273,7 @@ def test_an_error_in_a_task_arrives_as_it_was_raised(executor: Any, tmp_path: Pa
     (tmp_path / "a.parquet").write_bytes((files / "part-0.parquet").read_bytes())
     damaged = open_source(str(tmp_path))
     (tmp_path / "a.parquet").write_bytes(b"PAR1 this is no table PAR1")
-    with pytest.raises(DataError, match=r"a\.parquet cannot be read"):
+    with pytest.raises(DataError, match=r"a\.parquet changed while it was read"):
         model(executor).fit(damaged)
 
 

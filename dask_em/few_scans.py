@@ -64,7 +64,7 @@ def survivors(candidates: Sequence[loop.Candidate], mixture: Mixture, block: Blo
     kept: list[int] = []
     for k in dict.fromkeys(c.n_components for c in candidates):
         alive = [i for i, c in enumerate(candidates) if c.n_components == k and c.parameters is not None]
-        alive.sort(key=lambda i: -candidates[i].objectives[-1])
+        alive.sort(key=lambda i: loop.rank(candidates[i]), reverse=True)
         densities: list[NDArray[np.float64]] = []
         chosen: list[int] = []
         for i in alive:

@@ -113,9 +113,8 @@ class Fit:
         return tuple(dict.fromkeys(c.n_components for c in self.candidates if c.verdict is not Verdict.COLLAPSED))
 
     def best(self, n_components: int) -> loop.Candidate:
-        """The candidate of this size with the highest objective."""
-        own = [c for c in self.candidates if c.n_components == n_components and c.verdict is not Verdict.COLLAPSED]
-        return max(own, key=lambda c: c.objectives[-1])
+        """The candidate of this size with the highest objective, of those that were not stopped early."""
+        return loop.ranked(self.candidates, n_components)[0]
 
     def smallest_bic(self) -> loop.Candidate:
         """Of the best candidates of every size, the one with the smallest BIC."""

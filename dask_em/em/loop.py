@@ -51,7 +51,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Rivals:
-    """What candidates compete for: the smallest -2 log-likelihood plus `penalty` a free parameter, `best` so far; with None only those of the same size compete."""
+    """What candidates compete for: the smallest -2 log-likelihood plus `penalty` a free parameter, `best` so far; with None those of the same size, by `rank`."""
 
     penalty: float | None
     best: float
@@ -239,6 +239,19 @@ def _proposed(
     return replace(state, candidates=tuple(candidates), parameters=proposed)
 
 
+def rank(candidate: Candidate) -> tuple[bool, float]:
+    """By which the candidates of one size are compared: the highest objective, but who was stopped early comes after all others."""
+    return candidate.verdict is not Verdict.OUTRUN, candidate.objectives[-1]
+
+
+def ranked(candidates: Sequence[Candidate], n_components: int) -> list[Candidate]:
+    """Those of one size that have not collapsed, the best first."""
+    own = [
+        c for c in candidates if c.n_components == n_components and c.objectives and c.verdict is not Verdict.COLLAPSED
+    ]
+    return sorted(own, key=rank, reverse=True)
+
+
 def best_cost(state: State, penalty: float | None) -> float:
     """The smallest -2 log-likelihood plus penalties among the candidates so far."""
     n_free = state.settings.mixture.n_free
@@ -253,15 +266,10 @@ def best_cost(state: State, penalty: float | None) -> float:
 
 
 def _shortfall(state: State, candidate: Candidate, rivals: Rivals) -> float:
-    """How much log-likelihood a candidate lacks to be the best of those that it competes with."""
-    own = candidate.log_likelihoods[-1]
+    """How much a candidate lacks to be the best of those that it competes with."""
     if rivals.penalty is None:
-        same = [
-            c.log_likelihoods[-1]
-            for c in state.candidates
-            if c.n_components == candidate.n_components and c.log_likelihoods
-        ]
-        return max(same) - own
+        return ranked(state.candidates, candidate.n_components)[0].objectives[-1] - candidate.objectives[-1]
+    own = candidate.log_likelihoods[-1]
     best = min(rivals.best, best_cost(state, rivals.penalty))
     return 0.5 * (rivals.penalty * state.settings.mixture.n_free(candidate.n_components) - best) - own
 

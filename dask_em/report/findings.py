@@ -72,6 +72,8 @@ def not_converged(converged: bool, why: str) -> list[str]:
         return []
     if why.startswith("converged"):
         return ["Not every bootstrap replicate converged: raise max_iter."]
+    if why.startswith("stopped early"):
+        return ["The fit was stopped early, behind one that then collapsed: fit again with this model as init."]
     return [f"The fit has not converged ({why}), so the estimates may still move: raise max_iter."]
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dask_em import GaussianMixture, PoissonMixture
 from dask_em.em import loop
-from dask_em.em.loop import Settings, State
+from dask_em.em.loop import Candidate, Settings, State
 from dask_em.em.stopping import Verdict
 from dask_em.errors import ConvergenceWarning, DataError, ObjectiveDecreasedError
 from dask_em.families import DiagonalGaussian, Poisson
@@ -224,6 +224,18 @@ def test_a_collapsed_candidate_is_dropped_and_the_others_go_on() -> None:
     assert kept.verdict.converged
     assert kept.parameters is not None
     assert kept.parameters.parts[0].means[0, 0] == pytest.approx(55 / 6)
+
+
+def test_the_best_is_the_highest_of_those_that_were_not_given_up() -> None:
+    ends = {
+        "outrun": Candidate(2, (-9.0, -5.0), (-8.0, -4.0), Verdict.OUTRUN),
+        "best": Candidate(2, (-9.0, -6.0), (-8.0, -7.0), Verdict.ANTICIPATED),
+        "second": Candidate(2, (-9.0, -7.0), (-8.0, -5.0), Verdict.MAX_ITER),
+        "collapsed": Candidate(2, (-9.0, 90.0), (-8.0, 90.0), Verdict.COLLAPSED),
+        "larger": Candidate(3, (-9.0, -1.0), (-8.0, -1.0), Verdict.TOLERANCE),
+    }
+    assert loop.ranked(list(ends.values()), 2) == [ends["best"], ends["second"], ends["outrun"]]
+    assert loop.ranked([ends["outrun"], ends["collapsed"]], 2) == [ends["outrun"]]
 
 
 def test_a_start_that_is_collapsed_is_dropped_before_any_scan() -> None:

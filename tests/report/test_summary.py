@@ -29,6 +29,7 @@ from dask_em import (
     load,
     save,
 )
+from dask_em.em.stopping import Verdict
 from dask_em.errors import ConfigurationError, ConvergenceWarning
 from dask_em.families.covariance import MODELS
 from dask_em.report import findings
@@ -318,6 +319,13 @@ def test_a_good_fit_has_no_warnings(model: Any, columns: Any, table: pd.DataFram
         own = LatentClassAnalysis(1).fit(table[["plan"]])
     assert summarise(own).warnings == ()
     assert "Beware" not in own.summary()
+
+
+def test_who_was_stopped_early_is_not_told_to_raise_max_iter() -> None:
+    (told,) = findings.not_converged(False, Verdict.OUTRUN)
+    assert "stopped early" in told
+    assert "init" in told
+    assert "max_iter" not in told
 
 
 def test_not_converged(table: pd.DataFrame) -> None:

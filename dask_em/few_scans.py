@@ -126,7 +126,7 @@ def tell_and_keep(states: grid.Grid, total: Sampled) -> tuple[grid.Grid, Coarse]
 def some_rows(block: Block, share: float) -> Block:
     """The rows whose contents hash below a share of all hashes: the same ones however the table is cut."""
     columns = [
-        np.ascontiguousarray(own + 0.0).view(np.uint64) if own.dtype.kind == "f" else own.astype(np.uint64)
+        (own.astype(np.float64) + 0.0).view(np.uint64) if own.dtype.kind == "f" else own.astype(np.uint64)
         for values in block.values
         for own in values
     ]

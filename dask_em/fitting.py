@@ -45,6 +45,11 @@ from dask_em.model import FittedMixture
 from dask_em.priors import WEAK, Prior, check_prior, pseudo_rows
 from dask_em.scan import Block, Sums
 
+Precision = Literal["double", "single"]
+
+SINGLE_ROUNDING = 1e-7
+"""Share of a log-likelihood that is noise where rows are scanned in single precision."""
+
 COVARIANCE_TYPES = {"full": "VVV", "tied": "EEE", "diag": "VVI", "spherical": "VII"}
 """scikit-learn's names and mclust's."""
 
@@ -55,6 +60,7 @@ class Settings:
 
     given : from schema and mixture to the starting parameters, one (k) candidate; None to seed
     bootstrap : replicates of the rows to which the best candidate is fitted again, starting from it
+    precision : of the encoded gaussian columns and of the scan over them; sums are double in any case
     compress : whether the fit runs on the distinct rows of the table, with weights; "auto" where that pays (see data/compact.py)
     """
 
@@ -71,11 +77,14 @@ class Settings:
     bootstrap: Bootstrap = NO_REPLICATES
     acceleration: Acceleration | None = None
     compress: Compress = "auto"
+    precision: Precision = "double"
 
     def __post_init__(self) -> None:
         check_prior(self.prior)
         if self.compress != "auto" and not isinstance(self.compress, bool):
             raise ConfigurationError("compress must be 'auto', True or False")
+        if self.precision not in ("double", "single"):
+            raise ConfigurationError("precision must be 'double' or 'single'")
         if not (np.isfinite(self.tol) and self.tol >= 0):
             raise ConfigurationError("tol must be 0 or more: it bounds the gain in log-likelihood per row")
         for name in ("max_iter", "n_init"):
@@ -308,26 +317,28 @@ def open_table(
     schema = make_schema(design, found)
     patterns = _patterns(schema, found)
     bootstrap, n_patterns = settings.bootstrap, 1 if patterns is None else len(patterns)
-    m = bootstrap.n_replicates
-    encode = partial(_encode, patterns, settings.missing == "expected")
+    single = settings.precision == "single"
+    size = row_bytes(found, schema, bootstrap.n_replicates, single)
+    encode = partial(_encode, patterns, settings.missing == "expected", single)
     collapsed = collapse(source, schema, found, bootstrap, settings.compress, max(n_components), executor.reduce)
     if collapsed is None:
         units = make_units(source.pieces, found.piece_rows, n_patterns)
-        blocks = executor.open(units, partial(encode, schema, bootstrap), row_bytes(found, schema, m))
+        blocks = executor.open(units, partial(encode, schema, bootstrap), size)
         return Table(executor, blocks, schema, found, on_progress)
     if collapsed.rows <= BLOCK_ROWS:
         executor = LocalExecutor(1)  # a single block cannot be shared out
     units = make_units(collapsed.pieces, [len(p.weights[0]) for p in collapsed.pieces], n_patterns)
     encode = partial(encode, collapsed.schema, replace(bootstrap, key=()))
-    blocks = executor.open(units, encode, row_bytes(found, schema, m))
+    blocks = executor.open(units, encode, size + 7 * bootstrap.n_replicates)  # counts of distinct rows are fractions
     return Table(executor, blocks, schema, found, on_progress, collapsed.rows, Counter(profile=1, collapse=1))
 
 
-def row_bytes(found: Profile, schema: Schema, n_replicates: int = 0) -> int:
+def row_bytes(found: Profile, schema: Schema, n_replicates: int = 0, single: bool = False) -> int:
     """Bytes of an encoded row: its values, weight and base measure, label, and how often it counts in each replicate."""
     values = encode_sample(found.sample.slice(0, 1), schema).values
     labels = 8 if schema.design.labels is not None else 0
-    return sum(len(own) * own.itemsize for own in values) + 16 + labels + n_replicates
+    saved = 4 * len(schema.design.gaussian) * single
+    return sum(len(own) * own.itemsize for own in values) - saved + 16 + labels + n_replicates
 
 
 def profile_source(source: Source, design: Design, executor: Executor) -> Profile:
@@ -346,6 +357,7 @@ def _profile_piece(design: Design, i: int, piece: Any) -> Profile:
 def _encode(
     patterns: NDArray[np.bool_] | None,
     expected: bool,
+    single: bool,
     schema: Schema,
     bootstrap: Bootstrap,
     unit: Unit,
@@ -356,7 +368,7 @@ def _encode(
     if bootstrap.n_replicates:
         counts = np.concatenate([_counts(bootstrap, *own) for own in zip(tables, pieces)], axis=1)
     table = tables[0] if len(tables) == 1 else pa.concat_tables(tables, promote_options="permissive")
-    return encode_fit(table, schema, patterns, unit.n_blocks, expected, counts)
+    return encode_fit(table, schema, patterns, unit.n_blocks, expected, counts, single)
 
 
 def _counts(bootstrap: Bootstrap, table: pa.Table, piece: Any) -> NDArray[Any]:
@@ -443,7 +455,8 @@ def make_mixture(schema: Schema, found: Profile, settings: Settings) -> Mixture:
             for name, _ in design.binomial
         )
         families.append(Binomial(margins, prior, settings.missing, _trials(found, design)))
-    return Mixture(tuple(families), _patterns(schema, found), settings.fix_weights)
+    rounding = SINGLE_ROUNDING if settings.precision == "single" else Mixture.rounding
+    return Mixture(tuple(families), _patterns(schema, found), settings.fix_weights, rounding)
 
 
 def _patterns(schema: Schema, found: Profile) -> NDArray[np.bool_] | None:

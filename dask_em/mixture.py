@@ -86,11 +86,13 @@ class Mixture:
     families : the parts of the model, independent of each other given the component
     patterns : (P, d) all masks of the family that has patterns, or None where they are too many to list
     fix_weights : keep the mixing weights as they started
+    rounding : share of a log-likelihood's size that is noise, by the precision in which rows are scanned
     """
 
     families: tuple[Family, ...]
     patterns: Mask | None
     fix_weights: bool = False
+    rounding: float = 2.0**-52
 
     @property
     def n_features(self) -> int:

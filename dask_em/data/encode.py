@@ -29,17 +29,19 @@ def encode_fit(
     n_blocks: int,
     expected: bool,
     counts: NDArray[Any] | None = None,
+    single: bool = False,
 ) -> list[Block]:
     """Encode rows for a fit into `n_blocks` nearly equal blocks.
 
     Rows of weight 0 are left out, and rows in which nothing is observed get weight 0: they have nothing to tell, unless missing
-    successes are `expected`. `counts` (m, n) say how often each row counts in each bootstrap replicate.
+    successes are `expected`. `counts` (m, n) say how often each row counts in each bootstrap replicate. `single` keeps gaussian columns in
+    single precision.
     """
     design = schema.design
     if counts is not None and design.weight is not None:
         counts = counts[:, col.numeric(table, design.weight) > 0]
     table, weight = weighted_rows(table, design)
-    values, base, seen = _values(table, schema)
+    values, base, seen = _values(table, schema, np.float32 if single else np.float64)
     if not expected:
         weight = weight * seen.any(axis=0)
     labels = None
@@ -106,7 +108,9 @@ def _block(
     return Block(arrays, weight, base, observed, runs, None if labels is None else labels[None]), order
 
 
-def _values(table: pa.Table, schema: Schema) -> tuple[list[NDArray[Any]], NDArray[np.float64], NDArray[np.bool_]]:
+def _values(
+    table: pa.Table, schema: Schema, kind: type[np.floating] = np.float64
+) -> tuple[list[NDArray[Any]], NDArray[np.float64], NDArray[np.bool_]]:
     """Encoded values of each family in the order of the design, the base measure, and which features are observed."""
     design, n = schema.design, table.num_rows
     base = np.zeros(n)
@@ -115,11 +119,11 @@ def _values(table: pa.Table, schema: Schema) -> tuple[list[NDArray[Any]], NDArra
     out: list[NDArray[Any]] = []
     row = 0
     if design.gaussian:
-        values = np.empty((len(design.gaussian), n))
+        values = np.empty((len(design.gaussian), n), dtype=kind)
         for i, name in enumerate(design.gaussian):
             own, log_slope = numbers_on_scale(table, schema, name)
-            np.subtract(own, schema.shift[i], out=values[i])
-            values[i] /= schema.scale[i]
+            centred = np.subtract(own, schema.shift[i])
+            np.divide(centred, schema.scale[i], out=values[i], casting="same_kind")
             np.logical_not(np.isnan(own), out=seen[i])
             jacobian = log_slope - np.log(schema.scale[i])
             base += jacobian if seen[i].all() else np.where(seen[i], jacobian, 0.0)

@@ -300,14 +300,15 @@ def _judged(state: State, index: int, objective: float, log_likelihood: float, o
             candidate = replace(candidate, trust=float(np.clip(kept, 1 / N_MAPS, 1.0)))
     objectives = (*candidate.objectives, objective)
     fragile = candidate.fragile or settings.mixture.fragile(state.parameters.take(own))
-    if decreased(objectives):
+    if decreased(objectives, settings.mixture.rounding):
         if fragile:
             return replace(candidate, verdict=Verdict.COLLAPSED)
         raise ObjectiveDecreasedError(
             f"the objective of candidate {index} ({candidate.n_components} components) fell from {objectives[-2]!r} to "
             f"{objective!r} in scan {state.n_scans}: EM cannot do this, so please report it as a bug"
         )
-    verdict = judge(objectives, settings.n_weight, settings.tol, settings.max_iter - len(candidate.rejected))
+    max_iter = settings.max_iter - len(candidate.rejected)
+    verdict = judge(objectives, settings.n_weight, settings.tol, max_iter, settings.mixture.rounding)
     if verdict is Verdict.TOLERANCE and settings.acceleration is not None and not _settled(objectives, settings):
         verdict = Verdict.RUNNING
     return replace(

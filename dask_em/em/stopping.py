@@ -13,10 +13,10 @@ from enum import StrEnum
 import numpy as np
 
 ROUNDING = float(np.finfo(np.float64).eps)
-"""A gain below this share of the objective's size, or none at all, is noise of the summation."""
+"""A gain below this share of the objective's size, or none at all, is noise of the summation; of sums over rows in double precision."""
 
 DECREASE = 1e-9
-"""A drop of the objective beyond this share of its size cannot be rounding."""
+"""A drop of the objective beyond this share of its size cannot be rounding, nor ten times the noise."""
 
 
 class Verdict(StrEnum):
@@ -35,15 +35,17 @@ class Verdict(StrEnum):
         return self in (Verdict.TOLERANCE, Verdict.ANTICIPATED, Verdict.ROUNDING)
 
 
-def decreased(objectives: Sequence[float]) -> bool:
+def decreased(objectives: Sequence[float], rounding: float = ROUNDING) -> bool:
     """Whether the last step lowered the objective by more than rounding can."""
     if len(objectives) < 2:
         return False
     before, now = objectives[-2:]
-    return not now >= before - DECREASE * (1 + abs(before))
+    return not now >= before - max(DECREASE, 10 * rounding) * (1 + abs(before))
 
 
-def judge(objectives: Sequence[float], n_weight: float, tol: float, max_iter: int) -> Verdict:
+def judge(
+    objectives: Sequence[float], n_weight: float, tol: float, max_iter: int, rounding: float = ROUNDING
+) -> Verdict:
     """Decide after a scan.
 
     Parameters
@@ -52,10 +54,11 @@ def judge(objectives: Sequence[float], n_weight: float, tol: float, max_iter: in
     n_weight : total weight of the rows
     tol : bound on both the last change and the predicted remaining gain, per unit of weight
     max_iter : most EM steps
+    rounding : share of the objective's size that is noise
     """
     if len(objectives) >= 2:
         change = objectives[-1] - objectives[-2]
-        if change <= ROUNDING * (abs(objectives[-1]) + n_weight):
+        if change <= rounding * (abs(objectives[-1]) + n_weight):
             return Verdict.ROUNDING
         if len(objectives) >= 3:
             earlier = objectives[-2] - objectives[-3]

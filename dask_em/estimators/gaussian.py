@@ -69,6 +69,7 @@ class GaussianMixture(BaseMixture):
         means_init: Any = None,
         covariances_init: Any = None,
         compress: bool | str = "auto",
+        precision: str = "double",
         random_state: Any = None,
         executor: Any = None,
     ) -> None:
@@ -78,7 +79,7 @@ class GaussianMixture(BaseMixture):
         return Design(gaussian=names, pattern=covariance_model(self.covariance_type) in FULL)
 
     def _settings(self) -> dict[str, Any]:
-        return {"covariance_type": self.covariance_type}
+        return {"covariance_type": self.covariance_type, "precision": self.precision}
 
     def _centres(self, schema: Schema) -> list[NDArray[Any]] | None:
         if self.means_init is None:

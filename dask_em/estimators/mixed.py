@@ -61,6 +61,7 @@ class MixtureModel(BaseMixture):
         n_init: int = 1,
         init: Any = "kmeans++",
         compress: bool | str = "auto",
+        precision: str = "double",
         random_state: Any = None,
         executor: Any = None,
     ) -> None:
@@ -84,7 +85,7 @@ class MixtureModel(BaseMixture):
         return self._design(())
 
     def _settings(self) -> dict[str, Any]:
-        return {"covariance_type": self.covariance_type}
+        return {"covariance_type": self.covariance_type, "precision": self.precision}
 
     def _publish(self, model: FittedMixture) -> None:
         super()._publish(model)

@@ -119,7 +119,7 @@ def coverage(surveys: int, rows: int, missing: float, m: int) -> None:
 @click.option("--n-init", default=5)
 @click.option("--tol", default=1e-6)
 @click.option("--overlap", default=0.3, help="spread of the means: 1 is that of gmm, smaller ones overlap more")
-@click.option("--daal4py", metavar="PYTHON", help="also oneDAL, by this Python that has daal4py (and NumPy 1)")
+@_daal4py
 def solve(rows: int, dim: int, k: int, n_init: int, tol: float, overlap: float, daal4py: str | None) -> None:
     """Seconds and scans to the best optimum of overlapping components, beside scikit-learn and oneDAL."""
     from bench.solve import run_solve
@@ -166,6 +166,22 @@ def scaling(**settings: Any) -> None:
 def scheduler(**settings: Any) -> None:
     """What a scan costs beyond its work, against partitions, workers and the size of the sums."""
     from bench.scheduler import run
+
+    run(**settings)
+
+
+@main.command()
+@click.option("--rows", default=20_000_000)
+@click.option("--dim", default=10)
+@click.option("--k", default=8)
+@click.option("--workers", default=2, help="processes of one thread each")
+@click.option("--memory", default="1GB", help="limit of each worker")
+@click.option("--tiers", default="auto,streamed", callback=_numbers(str), help="where blocks are kept")
+@click.option("--scans", default=6)
+@click.option("--group", default=131_072, help="rows of a row group")
+def outofcore(**settings: Any) -> None:
+    """A Parquet table that does not fit into memory: seconds a scan, and memory a worker."""
+    from bench.outofcore import run
 
     run(**settings)
 

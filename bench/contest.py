@@ -145,6 +145,7 @@ def line(one: Running, ours: Running, task: Task) -> dict[str, Any]:
     return {
         "who": one.contestant.who,
         "s/iteration": seconds,
+        "spread %": 100 * (max(one.slopes) - min(one.slopes)) / seconds,
         "M rows/s": len(task.X) / seconds / 1e6,
         "times ours": median(theirs / own for theirs, own in zip(one.slopes, ours.slopes)),
         "MB beyond the table": mb,

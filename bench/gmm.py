@@ -15,7 +15,7 @@ from bench.measure import report
 JUDGED_ROWS = 100_000
 """Rows whose mean log-likelihood is told."""
 
-SKLEARN = Contestant("scikit-learn", "with_sklearn.py", steps=(1, 3))
+SKLEARN = Contestant("scikit-learn", "with_sklearn.py", steps=(1, 5))
 DAAL4PY = Contestant(
     "daal4py",
     "with_daal4py.py",

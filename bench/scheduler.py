@@ -54,11 +54,11 @@ def _partitions(
         cost = scan_cost(executor, n, SUMS, scans)
         yield {"who": "empty scan, 2 workers", "partitions": n, "tasks": cost["tasks"], "ms a scan": cost["wall"]}
     table, start = _slow_table(40_960, 10, 8)
-    work = seconds_per_iteration(lambda n: forced(table, start, n, LocalExecutor(1)), 1, 1 + scans, rounds)
+    work = seconds_per_iteration(lambda n: forced(table, start, n, LocalExecutor(1)), 1, 1 + 3 * scans, rounds)
     for n in partitions[1::3] or partitions:
         frame = dd.from_pandas(pd.DataFrame(table).rename(columns=str), npartitions=n)
         seconds = seconds_per_iteration(
-            partial(_fit, frame, start, executor), 1, 1 + scans, rounds, clock=time.perf_counter
+            partial(_fit, frame, start, executor), 1, 1 + 3 * scans, rounds, clock=time.perf_counter
         )
         yield {"who": "EM beyond its kernel, 2 workers", "partitions": n, "ms a scan": 1e3 * (seconds - work)}
 

@@ -1,0 +1,1 @@
+"""Pictures split into their regions: a mixture over pixels, and the map of its labels."""

@@ -1,0 +1,179 @@
+"""A picture split into its regions: colours collapsed in one scan, a mixture fitted to them, every pixel labelled.
+
+8 or 16 bits, colours alone    one scan -> weighted distinct colours -> fit in memory, whatever the number of pixels
+otherwise                      pixels are rows, scanned window by window
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from dask_em.data.compact import Distinct, Pile
+from dask_em.data.pixels import Extent, View, distinct_colours, extent_of
+from dask_em.data.raster_files import open_raster
+from dask_em.errors import ConfigurationError, DataError
+from dask_em.estimators.gaussian import GaussianMixture
+from dask_em.execution.base import Executor
+from dask_em.execution.choose import open_executor
+from dask_em.execution.local import LocalExecutor
+from dask_em.images.labels import MAX_SEGMENTS, Labeller
+from dask_em.images.segmentation import Segmentation
+from dask_em.search import Criterion, select_model
+
+log = logging.getLogger("dask_em")
+
+MAX_SMALLEST = 512
+"""Pixels that the smallest region may be asked to have: windows are widened by twice as many."""
+
+MAX_COLOURS = 1 << 26
+"""Distinct colours that are kept in memory (1 GB with their weights); a picture with more, such as one of 16 bits and noise, is scanned."""
+
+
+def segment_image(
+    picture: Any,
+    n_segments: int | Sequence[int] = 5,
+    *,
+    colour_space: str = "rgb",
+    features: Sequence[str] = (),
+    covariance_type: str = "full",
+    criterion: Criterion = "bic",
+    smoothing: float = 0.0,
+    smallest_region: int = 1,
+    nodata: float | None = None,
+    n_init: int = 5,
+    tol: float = 1e-6,
+    max_iter: int = 1000,
+    random_state: Any = None,
+    executor: Any = None,
+    on_progress: Callable[[Any], None] | None = None,
+) -> Segmentation:
+    """Split a picture into segments of similar colour.
+
+    Parameters
+    ----------
+    picture : array (h, w) or (h, w, c), Pillow image, or path of a PNG, JPEG, TIFF or Zarr
+        Whole numbers or float. Transparent pixels, what is not finite and nodata are missing: they are left out of the fit and have the label 255.
+    n_segments : number of segments, at most 254, or several to choose from
+    colour_space : "rgb" for the channels as they are (default), or "lab": CIELAB, where distances are closer to what people see
+    features : of "position" (x, y), "local_mean" (of 5 x 5 pixels) and "gradient" (its length); with features every pixel is a row of its own
+    covariance_type : as in `GaussianMixture`
+    criterion : "bic" (default), "icl", "aic" or "held-out": how to choose among several numbers
+    smoothing : strength of a Potts prior over neighbouring pixels; 0 (default) for none, 1 to 3 for pictures with noise
+    smallest_region : regions of fewer pixels join their surroundings; 1 (default) for none, at most 512
+    nodata : value that means missing, by default what the file says
+    n_init : starts of every number
+    tol, max_iter, random_state : as in `GaussianMixture`
+    executor : as in `GaussianMixture`; a picture in memory is worked on in this process
+    on_progress : called after every scan
+
+    Returns
+    -------
+    Segmentation
+        Segments are numbered by the pixels they have before smoothing, the largest being 0.
+
+    Raises
+    ------
+    DataError
+        It is no picture, damaged, of one colour, or has fewer colours than segments.
+    ConfigurationError
+        An argument is not possible for this picture.
+
+    Notes
+    -----
+    A mixture of normals over pixels (Permuter, Francos and Jermyn 2006). Pixels of one colour are one row with a weight, so the fit costs the number of colours. BIC is that of pixels
+    that were drawn independently, which neighbours are not: on photographs it asks for many segments.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> picture = np.zeros((20, 30, 3), dtype=np.uint8) + np.arange(30, dtype=np.uint8)[:, None] // 10 * 90
+    >>> segment_image(picture, 3, random_state=0).regions["share"].round(2).tolist()
+    [0.33, 0.33, 0.33]
+    """
+    sizes = _sizes(n_segments)
+    if not (np.isfinite(smoothing) and smoothing >= 0):
+        raise ConfigurationError("smoothing must be 0 or more: it is the strength of the prior over neighbours")
+    if not 1 <= smallest_region <= MAX_SMALLEST:
+        raise ConfigurationError(f"smallest_region must be between 1 and {MAX_SMALLEST} pixels")
+    view = View(open_raster(picture, nodata=nodata), colour_space, tuple(features))
+    for note in view.raster.notes:
+        log.info(note)
+    where = "local" if view.raster.in_memory else executor
+    with open_executor(where) as opened:
+        distinct = None if view.word is None else colours(view, opened)
+        X, weight = _table(view, distinct, opened, max(sizes))
+        model: Any = GaussianMixture(
+            max(sizes),
+            covariance_type=covariance_type,
+            tol=tol,
+            max_iter=max_iter,
+            acceleration="daarem",
+            n_init=n_init,
+            compress=False,
+            random_state=random_state,
+            executor=opened if distinct is None else LocalExecutor(),
+        )
+        selection = None
+        if len(sizes) > 1:
+            selection = select_model(
+                X, sizes, estimator=model, criterion=criterion, sample_weight=weight, on_progress=on_progress
+            )
+            model = selection.best
+        else:
+            found = model.fit_candidates(X, sizes, sample_weight=weight, on_progress=on_progress)
+            model.adopt(found, found.best(sizes[0]))
+    model.set_params(executor=None)
+    labeller = Labeller(view, model.model_, float(smoothing), int(smallest_region))
+    if distinct is not None:
+        labeller = labeller.by_share(distinct)
+        model.model_ = labeller.model
+        model._publish(model.model_)
+    return Segmentation(labeller, model, None if distinct is None else len(distinct), selection, where)
+
+
+def _sizes(n_segments: int | Sequence[int]) -> list[int]:
+    sizes = [n_segments] if isinstance(n_segments, (int, np.integer)) else list(n_segments)
+    if not sizes or not all(isinstance(k, (int, np.integer)) and not isinstance(k, bool) for k in sizes):
+        raise ConfigurationError("n_segments must be a whole number, or several to choose from")
+    if min(sizes) < 1 or max(sizes) > MAX_SEGMENTS:
+        raise ConfigurationError(f"n_segments must be between 1 and {MAX_SEGMENTS}")
+    return [int(k) for k in sizes]
+
+
+def colours(view: View, executor: Executor) -> Distinct | None:
+    """The distinct colours of a picture and how many pixels have each, in one scan; None where they are too many to keep."""
+    total: Pile = executor.reduce(view.raster.windows(), partial(distinct_colours, view))
+    distinct = total.together()
+    log.info("%s distinct colours of %s pixels", f"{len(distinct):,}", f"{view.raster.n_pixels:,}")
+    return distinct if len(distinct) <= MAX_COLOURS else None
+
+
+def _table(view: View, distinct: Distinct | None, executor: Executor, k: int) -> tuple[Any, Any]:
+    """What the mixture is fitted to: the columns that vary, and the weights of the rows."""
+    where = view.raster.where
+    if distinct is not None:
+        assert view.word is not None
+        values = view.coloured(view.word.unpack(distinct.words[0]))
+        extent = Extent.of(values)
+    else:
+        extent = executor.reduce(view.source().pieces, partial(extent_of, view))
+    if not extent.seen:
+        raise DataError(f"nothing is observed in {where}: every pixel is transparent or nodata")
+    names = [name for name, varies in zip(view.columns, extent.varies) if varies]
+    if not set(names) & set(view.channels):
+        raise DataError(f"{where} has a single colour: there is nothing to split")
+    for name in view.columns:
+        if name not in names:
+            log.info("%s of %s is the same everywhere and was left out", name, where)
+    if distinct is None:
+        return view.source(names), None
+    if k > len(distinct):
+        raise DataError(f"{where} has {len(distinct)} colours, fewer than n_segments={k}: ask for fewer segments")
+    own = {name: pa.array(v, from_pandas=True) for name, v in zip(view.columns, values) if name in names}
+    return pa.table(own), distinct.weights[0]

@@ -32,6 +32,9 @@ RUNS_PER_THREAD = 2
 """Tasks of a scan for each worker thread: enough to balance, few enough that scheduling costs little."""
 
 
+FAN_IN = 32
+"""Sums that one task adds up: where there are more, tasks between the runs and the root add up groups of them, so that no worker receives those of the whole cluster."""
+
 SHARED = 2
 """How many times as large as their common graph the graphs of all partitions may be together, for each to be worth computing by itself."""
 
@@ -183,7 +186,7 @@ class DaskExecutor:
     def reduce(self, pieces: Sequence[Any], function: Callable[[int, Any], Any]) -> Any:
         pieces = self._resolved(pieces)
         parts = [self._submit(_reduce_run, function, pieces[run], run.start) for run in self._runs([1] * len(pieces))]
-        return self._submit(_total, parts).result()
+        return self._submit(_total, self._joined(parts)).result()
 
     def open(self, units: Sequence[Unit], encode: Encode, row_bytes: int = 0) -> _Blocks:
         tier = self._tier(row_bytes * sum(u.rows for u in units))
@@ -214,8 +217,14 @@ class DaskExecutor:
             troubles, blocks.troubles = blocks.troubles, []
             warn_of_trouble(self.client.gather(troubles))
         parts = [self._submit(_walk, ask, state, run, first) for first, run in blocks.runs]
-        blocks.states.append(self._submit(_root, tell, state, parts, *known))
+        blocks.states.append(self._submit(_root, tell, state, self._joined(parts), *known))
         return blocks.states[-1]
+
+    def _joined(self, parts: list[Future]) -> list[Future]:
+        """The sums of few long runs in the place of those of many short ones."""
+        while len(parts) > FAN_IN:
+            parts = [self._submit(_join, parts[i : i + FAN_IN]) for i in range(0, len(parts), FAN_IN)]
+        return parts
 
     def then(self, handle: Any, function: Callable[[Any], Any]) -> Future:
         return self._submit(function, handle)
@@ -300,6 +309,10 @@ def _reduce_run(function: Callable[[int, Any], Any], pieces: Sequence[Any], firs
         for i, piece in enumerate(pieces, first):
             insert(nodes, (0, i), function(i, piece))
     return nodes
+
+
+def _join(parts: Sequence[dict[Any, Any]]) -> dict[Any, Any]:
+    return join(parts)
 
 
 def _total(parts: Sequence[dict[Any, Any]]) -> Any:

@@ -26,7 +26,7 @@ from distributed import Client, LocalCluster
 from dask_em import GaussianMixture, MixtureModel
 from dask_em.data.sources import open_source
 from dask_em.errors import DataError, ObjectiveDecreasedError, TryAgainError
-from dask_em.execution import base
+from dask_em.execution import base, dask
 from dask_em.execution.choose import open_executor
 from dask_em.execution.dask import DaskExecutor
 from dask_em.execution.local import LocalExecutor
@@ -90,9 +90,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def many_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of some hundred rows, so that a small table has a tree worth the name. Units are cut where the fit is driven."""
+    """Blocks of some hundred rows, and tasks that add two sums, so that a small table has a tree worth the name. Both are decided where the fit is driven."""
     monkeypatch.setattr(base, "BLOCK_ROWS", 300)
     monkeypatch.setattr(base, "ROWS_PER_PATTERN", 1)
+    monkeypatch.setattr(dask, "FAN_IN", 2)
 
 
 EXECUTORS = [
@@ -140,12 +141,12 @@ def assert_same_bits(one: MixtureModel, two: MixtureModel) -> None:
 
 
 def dask_frame(n: Sequence[int] = ROWS) -> Any:
-    import dask
     import dask.dataframe as dd
+    from dask import delayed
 
     whole, edges = table(), np.cumsum([0, *n])
     parts = [whole.iloc[a:b] for a, b in itertools.pairwise(edges)]
-    return dd.from_delayed([dask.delayed(p) for p in parts], meta=whole.iloc[:0])
+    return dd.from_delayed([delayed(p) for p in parts], meta=whole.iloc[:0])
 
 
 # --- the same bits -----------------------------------------------------------------------------------------------

@@ -37,22 +37,22 @@ class Columns(NamedTuple):
 
 
 @njit(nogil=True, cache=True, fastmath=FAST)
-def _present(values: Any, start: int, n: int, out: Any) -> bool:
+def _present(values: Any, n: int, out: Any) -> bool:
     """Copy cells, 0 where missing; whether all are there."""
-    there, zero = 0, out.dtype.type(0)
+    zero = out.dtype.type(0)
+    probe = zero  # 0 times a number is 0, and 0 times NaN is NaN: counting would take twice as long
     for r in range(n):
-        x = values[start + r]
-        seen = x == x
-        out[r] = x if seen else zero
-        there += seen
-    return there == n
+        x = values[r]
+        out[r] = x if x == x else zero
+        probe += x * zero
+    return probe == zero
 
 
 @njit(nogil=True, cache=True, fastmath=FAST)
-def _indicators(values: Any, start: int, n: int, here: bool, out: Any) -> None:
+def _indicators(values: Any, n: int, here: bool, out: Any) -> None:
     """1 where a cell is observed."""
     for r in range(n):
-        x = values[start + r]
+        x = values[r]
         out[r] = 1.0 if here and x == x else 0.0
 
 
@@ -67,7 +67,7 @@ def _normal(columns: Any, start: int, n: int, T: Any) -> tuple[int, bool]:
             for r in range(n):
                 t[r] = x[r]
         else:
-            complete &= _present(columns.normal[i], start, n, T[1 + i])
+            complete &= _present(columns.normal[i, start : start + n], n, T[1 + i])
     for i in range(d):
         x = T[1 + i]
         for j in range(i, d if columns.full else i + 1):
@@ -119,7 +119,7 @@ def _features(columns: Any, observed: Any, start: int, n: int, T: Any) -> bool:
     f, complete = _normal(columns, start, n, T)
     f = _levels(columns, start, n, T, f)
     for c in range(len(columns.counts)):
-        complete &= _present(columns.counts[c], start, n, T[f + c])
+        complete &= _present(columns.counts[c, start : start + n], n, T[f + c])
     f = _pairs(columns, start, n, T, f + len(columns.counts))
     if columns.full:
         d = 0
@@ -129,9 +129,9 @@ def _features(columns: Any, observed: Any, start: int, n: int, T: Any) -> bool:
             complete &= observed[i]
     if not complete:
         for i in range(d):
-            _indicators(columns.normal[i], start, n, observed[i], T[f + i])
+            _indicators(columns.normal[i, start : start + n], n, observed[i], T[f + i])
         for c in range(len(columns.counts)):
-            _indicators(columns.counts[c], start, n, True, T[f + d + c])
+            _indicators(columns.counts[c, start : start + n], n, True, T[f + d + c])
     return complete
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+FAST = {"reassoc", "contract", "nsz"}
 EXACT = {"contract"}
 
 
@@ -43,14 +44,13 @@ def precisions(covariances: Any, observed: Any, out: Any, half_log_det: Any) -> 
             half_log_det[k, p] = 0.5 * log_det
 
 
-@njit(nogil=True, cache=True, fastmath=EXACT)
+@njit(nogil=True, cache=True, fastmath=FAST)
 def standardise(
     values: Any, valid: Any, first: int, n: int, shift: float, scale: float, bit: int, seen: Any, out: Any, pattern: Any
-) -> float:
+) -> bool:
     """Write n cells from `first` on in standard units, 0 where missing, and set their bit in the patterns of the rows that have them.
 
-    `valid` holds a bit a cell, as Arrow keeps them, or nothing where NaN alone means missing. Returns the largest magnitude, from which an
-    infinity is seen.
+    `valid` holds a bit a cell, as Arrow keeps them, or nothing where NaN alone means missing. Returns whether all are finite.
     """
     if len(valid):
         base, skip = first >> 3, first & 7
@@ -61,15 +61,16 @@ def standardise(
     else:
         skip = 0
         seen[:n] = 1
-    inverse, largest = 1.0 / scale, 0.0
+    inverse, probe = 1.0 / scale, 0.0  # 0 times a finite number is 0, and 0 times infinity is NaN
+    own, there = values[first : first + n], seen[skip : skip + n]
     for r in range(n):
-        x = values[first + r]
-        here = (x == x) & (seen[skip + r] != 0)
+        x = own[r]
+        here = (x == x) & (there[r] != 0)
         y = (x - shift) * inverse if here else 0.0
         out[r] = y
-        largest = max(largest, abs(y))
+        probe += y * 0.0
         pattern[r] |= bit if here else 0
-    return largest
+    return probe == 0.0
 
 
 @njit(nogil=True, cache=True)

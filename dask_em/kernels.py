@@ -238,15 +238,14 @@ def sums_by_pattern(
     values, seen = reused("values", d, PATTERN_TILE), np.empty(PATTERN_TILE + 16, dtype=np.uint8)
     place, n_found = np.full(1 << d, -1, dtype=np.int64), 0
     rows, linear, square = np.zeros(0, dtype=np.int64), np.zeros((0, 1 + d)), np.zeros((0, d, d))
-    largest = np.zeros(d)
+    infinite = np.zeros(d, dtype=bool)
     for start in range(0, len(weight), PATTERN_TILE):
         own = weight[start : start + PATTERN_TILE]
-        pattern = np.zeros(len(own), dtype=np.int64)
+        pattern = np.zeros(len(own), dtype=np.int32)
         for j, c in enumerate(columns):
-            top = compiled.standardise(
+            infinite[j] |= not compiled.standardise(
                 c.values, c.valid, c.first + start, len(own), shift[j], scale[j], 1 << j, seen, values[j], pattern
             )
-            largest[j] = max(largest[j], top)
         n_found = compiled.places(pattern, place, n_found)
         if n_found > len(rows):
             more = max(n_found, 2 * len(rows)) - len(rows)
@@ -258,7 +257,7 @@ def sums_by_pattern(
     observed = (met[:, None] >> np.arange(d)) & 1 == 1
     upper = np.triu_indices(d)
     sums = np.concatenate([linear, square[:, upper[0], upper[1]]], axis=1)[:n_found]
-    return observed, rows[:n_found], sums, np.isinf(largest)
+    return observed, rows[:n_found], sums, infinite
 
 
 def bootstrap_counts(keys: Words, seed: int, n_replicates: int) -> Any:

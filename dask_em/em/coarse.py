@@ -17,6 +17,7 @@ from operator import add
 import numpy as np
 
 from dask_em.em.acceleration import Accelerator, Daarem
+from dask_em.em.stopping import judge
 from dask_em.families.base import Array
 from dask_em.mixture import Mixture, Parameters
 from dask_em.scan import Block, Sums
@@ -28,8 +29,9 @@ SHORTER, LONGER, LEAST = 4, 2, 4
 """Where a solution on the sample lowered the objective of all rows it went too far in directions of which they say little: the next one has a quarter of the evaluations, at least 4, and
 after each success twice as many again."""
 
-FINER, ENOUGH = 0.1, 0.01
-"""The sample is solved until two steps gain less than a tenth of the tolerance, or than a hundredth of what was gained: more than the sample's own error is not worth it."""
+FINER, ENOUGH = 0.01, 0.01
+"""The sample is solved until two steps gained, and the rule of stopping predicts, less than a hundredth of the tolerance (accelerated steps are uneven, and must not pass for the end), or of
+what was gained: more than the sample's own error is not worth it."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,11 @@ class Coarse:
 
 @dataclass(frozen=True)
 class Ahead:
-    """Where the sample says that EM will end, and how much the objective will have gained by then."""
+    """Where the sample says that EM will end, and how much the objective will have gained by then; unless solved it may go on from there."""
 
     parameters: Parameters
     gain: float
+    solved: bool
 
 
 def anticipate(
@@ -65,9 +68,9 @@ def anticipate(
     `tol` is the gain of the objective that no longer matters. None where the sample says nothing, such as where a component is too tight for it.
     """
     correction = sums - coarse.sums(mixture, start)
-    parameters, way, fallback = start, _first(), None
+    parameters, way, fallback, weight = start, _first(), None, float(sums.weight.sum())
     objectives: list[float] = []
-    best = start
+    best, solved = start, False
     for _ in range(n_maps):
         seen = coarse.sums(mixture, parameters)
         expected = mixture.expected(correction, parameters)
@@ -80,15 +83,17 @@ def anticipate(
         objectives.append(objective)
         best = parameters
         if len(objectives) > 2:
-            gained = objectives[-1] - objectives[0]
-            if objectives[-1] - objectives[-3] <= max(FINER * tol, ENOUGH * gained):
+            close = max(FINER * tol, ENOUGH * (objectives[-1] - objectives[0]))
+            even = objectives[-2] - objectives[-3] <= close
+            solved = even and judge(objectives, weight, close / weight, n_maps).converged
+            if solved:
                 break
         after = _em_step(mixture, seen + correction, parameters)
         if after is None:
             break  # too far from the scan for its correction to hold
         way, proposal = _proposed(mixture, way, parameters, after)
         parameters, fallback = (after, None) if proposal is None else (proposal, after)
-    return Ahead(best, objectives[-1] - objectives[0]) if len(objectives) > 1 else None
+    return Ahead(best, objectives[-1] - objectives[0], solved) if len(objectives) > 1 else None
 
 
 def _first() -> Accelerator:

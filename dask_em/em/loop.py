@@ -219,7 +219,7 @@ def _proposed(
                 continue
             reach = candidate.reach if short <= 0 else min(candidate.reach, OTHERS)
             ahead = anticipate(coarse, mixture, here, seen[index], tol, reach)
-            if ahead is not None and ahead.gain <= tol and len(candidate.objectives) > 1:
+            if ahead is not None and ahead.solved and ahead.gain <= tol and len(candidate.objectives) > 1:
                 candidates[index] = replace(candidate, verdict=Verdict.ANTICIPATED, parameters=here)
                 continue
             if ahead is not None:

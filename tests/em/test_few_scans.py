@@ -11,7 +11,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from dask_em import GaussianMixture, LatentClassAnalysis, MixtureModel
-from dask_em.em.coarse import Coarse, anticipate
+from dask_em.em.coarse import Ahead, Coarse, anticipate
 from dask_em.execution.dask import DaskExecutor
 from dask_em.few_scans import merged, some_rows
 from tests.laws.table import CASES, Case
@@ -143,6 +143,28 @@ def test_a_sample_that_is_the_table_finds_its_optimum(case: Case) -> None:
             break
     after = model.mixture.m_step(coarse.sums(model.mixture, here), here, [2])
     assert objective(after) - objective(here) <= 1e-5
+
+
+@pytest.mark.parametrize(("name", "k", "seed"), [("poisson", 3, 2), ("poisson", 4, 2), ("VVV", 4, 5)])
+def test_a_small_gain_is_the_end_only_where_the_sample_is_solved(name: str, k: int, seed: int) -> None:
+    """Where it says that no more than the tolerance is left, no more than that is left: small steps alone do not say so."""
+    case = next(c for c in CASES if c.name == name)
+    model = case.model(case.table(np.random.default_rng(7), 1000), "weak")
+    coarse, tol = Coarse((model.block,), 1.0), 1e-4 * 1000
+
+    def ahead(here: Any, tol: float) -> Ahead:
+        found = anticipate(coarse, model.mixture, here, coarse.sums(model.mixture, here), tol)
+        assert found is not None
+        return found
+
+    end = ahead(model.start([k], seed), tol)
+    while not (end.solved and end.gain <= tol):
+        end = ahead(end.parameters, tol)
+    left = 0.0
+    for _ in range(5):
+        end = ahead(end.parameters, 1e-6)
+        left += end.gain
+    assert left <= tol
 
 
 def test_the_sample_is_the_same_however_rows_are_cut() -> None:

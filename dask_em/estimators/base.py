@@ -237,10 +237,6 @@ class BaseMixture(DensityMixin, BaseEstimator):
         return mixture.project(self._given_start(schema, mixture, block, k), [k])
 
     def _given_start(self, schema: Schema, mixture: Mixture, block: Block, k: int) -> Parameters:
-        """Where EM starts when values are given, as near to them as the covariance model comes: elsewhere EM need not climb."""
-        return mixture.project(self._given_start(schema, mixture, block, k), [k])
-
-    def _given_start(self, schema: Schema, mixture: Mixture, block: Block, k: int) -> Parameters:
         """Given values where there are any; what is not given comes from a fitted model, or else from one M-step on a seeded start."""
         earlier = model_of(self.init)
         if earlier is not None:

@@ -103,6 +103,7 @@ def save(estimator: Any, path: str | os.PathLike[str], **notes: Any) -> None:
         "schema": _with_nulls(_jsonable(asdict(model.schema))),
         "families": [_family(f) for f in model.mixture.families],
         "fix_weights": model.mixture.fix_weights,
+        "names": list(model.names),
         "fit": {name: getattr(estimator, name) for name in FACTS if hasattr(estimator, name)},
         "notes": _notes(notes),
         "versions": {"dask_em": dask_em.__version__, "numpy": np.__version__, "python": platform.python_version()},
@@ -186,7 +187,8 @@ def _rebuild(document: dict[str, Any], arrays: dict[str, Any]) -> Any:
         ]
         return Parameters(arrays[f"{prefix}weights"], tuple(parts))
 
-    model = FittedMixture(schema, Mixture(tuple(families), None, document["fix_weights"]), parameters(""))
+    mixture = Mixture(tuple(families), None, document["fix_weights"])
+    model = FittedMixture(schema, mixture, parameters(""), _tuples(document.get("names", [])))
     _check(model, document)
     estimator = _unfitted(document)
     estimator.n_features_in_ = document["n_columns"]

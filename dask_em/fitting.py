@@ -133,7 +133,7 @@ class Fit:
 
     def fitted(self, candidate: loop.Candidate) -> FittedMixture:
         assert candidate.parameters is not None
-        return FittedMixture(self.schema.for_rows(), self.mixture, candidate.parameters)
+        return FittedMixture(self.schema, self.mixture, candidate.parameters).for_rows()
 
 
 def fit(
@@ -199,7 +199,7 @@ class Table:
             tried: tuple[loop.Candidate, ...] = ()
             if few:
                 assert start is not None
-                sample = encode_sample(self.profile.sample, _by_itself(self.schema, model))
+                sample = encode_sample(self.profile.starting, _by_itself(self.schema, model))
                 tried = run_on_sample(mixture, sample, sizes, start, rules)
                 kept = [tried[i] for i in survivors(tried, mixture, sample)]
                 sizes, rules = [c.n_components for c in kept], replace(rules, acceleration="daarem")
@@ -389,6 +389,8 @@ def check_table(found: Profile | None, design: Design, k: int) -> None:
         raise DataError(
             f"the table has {int(found.n_distinct)} distinct row(s) in {n}, fewer than n_components={k}: ask for fewer components"
         )
+    if design.known is not None and sum(w > 0 for w in found.levels[design.known].values()) > k:
+        raise DataError(f"column {design.known!r} names more than n_components={k} components: ask for more components")
     for name in design.features:
         moments = found.moments.get(name)
         if (moments is not None and not moments.count) or (
@@ -443,8 +445,9 @@ def make_mixture(schema: Schema, found: Profile, settings: Settings) -> Mixture:
         shares: list[float] = []
         for name, levels in zip(design.categorical, schema.levels):
             weights = np.array([found.levels[name][level] for level in levels])
-            shares += (weights / weights.sum()).tolist()
-        families.append(Categorical(tuple(len(levels) for levels in schema.levels), tuple(shares), prior))
+            shares += (weights / weights.sum()).tolist() if name != design.known else [0.0] * len(levels)
+        n_levels = tuple(len(levels) for levels in schema.levels)
+        families.append(Categorical(n_levels, tuple(shares), prior, names=design.known is not None))
     if design.poisson:
         families.append(Poisson(tuple(found.moments[name].mean for name in design.poisson), prior))
     if design.binomial:
@@ -496,13 +499,14 @@ def covariance_model(name: str) -> str:
 
 def _start(schema: Schema, mixture: Mixture, found: Profile, settings: Settings, sizes: Sequence[int]) -> Parameters:
     """Stacked starting parameters from the profile's sample."""
-    block = encode_sample(found.sample, _by_itself(schema, settings))
+    block = encode_sample(found.starting, _by_itself(schema, settings))
     if settings.given is not None:
         return settings.given(schema, mixture, block)
+    known = None if schema.design.known is None else block.values[1 if schema.design.gaussian else 0][-1]
     labels = []
     for c, k in enumerate(sizes):
         rng = np.random.default_rng([settings.seed, k, c % settings.n_init])
-        labels.append(seeding.labels(mixture.families, block, k, settings.init, rng))
+        labels.append(seeding.labels(mixture.families, block, k, settings.init, rng, known))
     return parameters_of_labels(mixture, block, np.array(labels), sizes)
 
 

@@ -5,7 +5,7 @@ This is what goes to workers and into files; it needs neither scikit-learn nor D
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dask_em.data.columns import undo
 from dask_em.data.encode import encode_rows
-from dask_em.data.schema import Schema
+from dask_em.data.schema import Level, Schema
 from dask_em.families import Binomial, Categorical, DiagonalGaussian, Gaussian, Poisson
 from dask_em.mixture import Mixture, Parameters
 
@@ -31,11 +31,13 @@ class FittedMixture:
     schema : columns, levels, shift and scale
     mixture : families and settings
     parameters : in the engine's units, components in the order that users see
+    names : of the components, None where they have none; empty where nobody named any
     """
 
     schema: Schema
     mixture: Mixture
     parameters: Parameters
+    names: tuple[Level | None, ...] = ()
 
     @property
     def n_components(self) -> int:
@@ -48,12 +50,40 @@ class FittedMixture:
 
     def reordered(self, order: NDArray[np.int64]) -> FittedMixture:
         """The same mixture with its components in another order."""
-        return FittedMixture(self.schema, self.mixture, self.parameters.take(order))
+        names = tuple(self.names[int(i)] for i in order) if self.names else ()
+        return replace(self, parameters=self.parameters.take(order), names=names)
+
+    def for_rows(self) -> FittedMixture:
+        """The same for rows that are scored: without weights, labels, and the column that named the components of fitted rows, whose names it takes."""
+        known, schema = self.schema.design.known, self.schema.for_rows()
+        if known is None:
+            return replace(self, schema=schema)
+        levels = self.schema.levels[-1]
+        families, parts = [], []
+        for family, own in zip(self.mixture.families, self.parameters.parts):
+            if isinstance(family, Categorical):
+                n = family.n_features - len(levels)
+                named = own.probabilities[:, n:] > 0
+                family = replace(family, n_levels=family.n_levels[:-1], margins=family.margins[:n], names=False)
+                own = replace(own, probabilities=own.probabilities[:, :n])
+                if not n:
+                    continue
+            families.append(family)
+            parts.append(own)
+        names = tuple(levels[int(row.argmax())] if row.any() else None for row in named)
+        mixture = replace(self.mixture, families=tuple(families))
+        return FittedMixture(schema, mixture, Parameters(self.parameters.weights, tuple(parts)), names)
 
     def check(self) -> None:
         """Raise ValueError unless schema, families and parameters belong together and are what a fit can find."""
         weights, k = self.parameters.weights, self.n_components
-        fits = self._fits_schema() and weights.shape == (k,) and (weights >= 0).all() and abs(weights.sum() - 1) < 1e-6
+        fits = (
+            self._fits_schema()
+            and weights.shape == (k,)
+            and (weights >= 0).all()
+            and len(self.names) in (0, k)
+            and abs(weights.sum() - 1) < 1e-6
+        )
         like = self.mixture.margin([k])
         for family, own, usual in zip(self.mixture.families, self.parameters.parts, like.parts, strict=True):
             for f in fields(own):

@@ -26,6 +26,9 @@ from dask_em.errors import DataError
 SAMPLE_ROWS = 16384
 """Distinct rows kept as the sample: a few megabytes for tens of columns."""
 
+NAMED_ROWS = 1024
+"""Distinct rows whose component is known that are kept beside it."""
+
 MAX_PATTERNS = 8192
 """More missingness patterns than this are not listed: each block then keeps its own."""
 
@@ -50,16 +53,16 @@ class Moments:
 
     @staticmethod
     def of(values: NDArray[np.float64], weight: NDArray[np.float64]) -> Moments:
-        seen = ~np.isnan(values)
-        if not seen.any():
+        missing = np.isnan(values)
+        count = len(values) - int(np.count_nonzero(missing))
+        if not count:
             return Moments(0, 0.0, 0.0, 0.0)
-        if not seen.all():
-            values, weight = values[seen], weight[seen]
-        total = float(weight.sum())
+        total = float(weight.sum()) if count == len(values) else float(weight @ ~missing)
         # Shift by one value before averaging, so that a far column loses no digits.
-        first = float(values[0])
-        mean = first + float(weight @ (values - first)) / total
-        return Moments(len(values), total, mean, float(weight @ (values - mean) ** 2))
+        first = float(values[np.argmin(missing)])
+        mean = first + float(weight @ _about(values, first, missing)) / total
+        centred = _about(values, mean, missing)
+        return Moments(count, total, mean, float(weight @ np.square(centred, out=centred)))
 
     def __add__(self, other: Moments) -> Moments:
         if not (self.count and other.count):
@@ -75,6 +78,13 @@ class Moments:
         return float(np.sqrt(self.m2 / self.weight)) if self.weight else 0.0
 
 
+def _about(values: NDArray[np.float64], centre: float, missing: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """values - centre, 0 where missing."""
+    out = values - centre
+    np.copyto(out, 0.0, where=missing)
+    return out
+
+
 @dataclass(frozen=True)
 class Profile:
     """What a scan found.
@@ -88,6 +98,7 @@ class Profile:
     patterns : masks of observed gaussian columns, as bytes; None where there are too many
     sample : the distinct rows with the smallest hashes, columns "#hash" and "#weight" beside their contents
     ranges : by column of numbers, the smallest and the largest cell; None where some are not whole
+    named : as the sample, of the rows whose component is known, if the design has such: a few of them are enough to start from
     """
 
     piece_rows: tuple[int, ...]
@@ -98,6 +109,7 @@ class Profile:
     patterns: frozenset[bytes] | None
     sample: pa.Table
     ranges: dict[str, Range]
+    named: pa.Table | None = None
 
     def __add__(self, other: Profile) -> Profile:
         patterns = None
@@ -111,9 +123,18 @@ class Profile:
             {name: m + other.moments[name] for name, m in self.moments.items()},
             {name: _merge_levels(name, a, other.levels[name]) for name, a in self.levels.items()},
             patterns,
-            _smallest(pa.concat_tables([self.sample, other.sample], promote_options="permissive")),
+            _smallest(_together(self.sample, other.sample)),
             {name: _merge_ranges(own, other.ranges[name]) for name, own in self.ranges.items()},
+            None if self.named is None else _smallest(_together(self.named, other.named), NAMED_ROWS),
         )
+
+    @property
+    def starting(self) -> pa.Table:
+        """The rows from which starts are made: the sample, and rows whose component is known, even if few are."""
+        if self.named is None or len(self.sample) < SAMPLE_ROWS:
+            return self.sample
+        largest = self.sample.column("#hash")[-1]
+        return _together(self.sample, self.named.filter(pc.greater(self.named.column("#hash"), largest)))
 
     @property
     def n_distinct(self) -> float:
@@ -192,6 +213,9 @@ def profile(table: pa.Table, design: Design) -> Profile:
         _patterns(seen) if design.pattern else frozenset([np.ones(len(design.gaussian), bool).tobytes()]),
         _smallest(sample),
         ranges,
+        None
+        if design.known is None
+        else _smallest(sample.filter(pc.is_valid(sample.column(design.known))), NAMED_ROWS),
     )
 
 
@@ -292,12 +316,23 @@ def _patterns(seen: NDArray[np.bool_]) -> frozenset[bytes] | None:
     return frozenset(row.tobytes() for row in table) if len(table) <= MAX_PATTERNS else None
 
 
-def _smallest(sample: pa.Table) -> pa.Table:
-    """Merge equal rows, adding their weights, and keep those with the smallest hashes."""
+def _together(a: pa.Table, b: Any) -> pa.Table:
+    return pa.concat_tables([a, b], promote_options="permissive")
+
+
+def _smallest(sample: pa.Table, rows: int | None = None) -> pa.Table:
+    """Merge equal rows, adding their weights, and keep as many as a sample has, or fewer, with the smallest hashes."""
+    rows = SAMPLE_ROWS if rows is None else rows
     hashes = sample.column("#hash").to_numpy()
     weight = sample.column("#weight").to_numpy()
-    kept, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
-    totals: Any = np.bincount(inverse, weights=weight, minlength=len(kept))
-    few = slice(0, SAMPLE_ROWS)
-    out = sample.take(pa.array(first[few]))
+    # Hashes are even, so those below a bound are enough where rows differ; where many are alike, all have to be sorted.
+    bound = np.uint64(min(1.2 * rows / max(len(hashes), 1), 1.0) * (2**64 - 2**11))
+    near = np.flatnonzero(hashes <= bound)
+    kept, first, inverse = np.unique(hashes[near], return_index=True, return_inverse=True)
+    if len(kept) < rows and len(near) < len(hashes):
+        near = np.arange(len(hashes))
+        kept, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    totals: Any = np.bincount(inverse, weights=weight[near], minlength=len(kept))
+    few = slice(0, rows)
+    out = sample.take(pa.array(near[first[few]]))
     return out.set_column(out.column_names.index("#weight"), "#weight", pa.array(totals[few]))

@@ -30,6 +30,7 @@ class Design:
     Attributes
     ----------
     gaussian, categorical, poisson : column names
+    known : the last of the categorical columns, where it names the component of a row, or is missing where that is not known
     binomial : pairs (successes column, trials column or number of trials)
     transforms : pairs (gaussian column, "log" | "log1p" | "asinh")
     pattern : whether gaussian columns depend on each other, so that rows are grouped by missingness pattern
@@ -55,6 +56,7 @@ class Design:
     universe: tuple[tuple[str, str], ...] = ()
     indicators: tuple[tuple[str, tuple[Level, ...]], ...] = ()
     unseen: Literal["error", "missing"] = "error"
+    known: str | None = None
 
     def __post_init__(self) -> None:
         names = self.features
@@ -155,5 +157,9 @@ class Schema:
     cuts: tuple[tuple[str, tuple[float, ...]], ...] = ()
 
     def for_rows(self) -> Schema:
-        """The same without weights and labels, which belong to a fit and not to the rows that are scored."""
-        return replace(self, design=replace(self.design, weight=None, labels=None))
+        """The same without weights, labels and names, which belong to a fit and not to the rows that are scored."""
+        design = replace(self.design, weight=None, labels=None)
+        if design.known is None:
+            return replace(self, design=design)
+        design = replace(design, categorical=design.categorical[:-1], known=None)
+        return replace(self, design=design, levels=self.levels[:-1])

@@ -32,6 +32,9 @@ class MixtureModel(BaseMixture):
         Of the gaussian columns: "full" (VVV), "tied" (EEE), "diag" (VVI), "spherical" (VII), or another of mclust's names, as in GaussianMixture.
     transforms : mapping from a gaussian column to "log", "log1p" or "asinh"
         Heavy tails make useless segments; densities stay in the table's units, means_ are those of the transformed column.
+    known : str, optional
+        Column that names the component of the rows for which it is known, and is missing in the others: semi-supervised. Such a row always belongs to its own component, whatever its
+        cells say. The column is not needed to score rows, where all are judged by their cells.
     {shared}
 
     Attributes
@@ -39,6 +42,7 @@ class MixtureModel(BaseMixture):
     means_, covariances_ : (k, d) and (k, d, d) of the gaussian columns; absent, like rates_, where there are none
     rates_ : (k, d) of the Poisson columns
     probabilities_ : {column: DataFrame (k, levels)} of the categorical columns, {column: (k,)} of the binomial ones
+    component_names_ : (k,) with `known`, names of the components, None where they have none
     {fitted}
     """
 
@@ -54,6 +58,7 @@ class MixtureModel(BaseMixture):
         binomial: Mapping[str, str | int] | Sequence[tuple[str, str | int]] | None = None,
         covariance_type: str = "full",
         transforms: Mapping[str, str] | None = None,
+        known: str | None = None,
         prior: str | None = "weak",
         tol: float = 1e-6,
         max_iter: int = 1000,
@@ -70,13 +75,14 @@ class MixtureModel(BaseMixture):
     def _design(self, names: tuple[str, ...]) -> Design:
         return Design(
             gaussian=checked_names("gaussian", self.gaussian),
-            categorical=checked_names("categorical", self.categorical),
+            categorical=checked_names("categorical", self.categorical) + (() if self.known is None else (self.known,)),
             poisson=checked_names("poisson", self.poisson),
             binomial=tuple(
                 (name, checked_trials(t, of=f" of {name!r}")) for name, t in checked_pairs("binomial", self.binomial)
             ),
             transforms=checked_pairs("transforms", self.transforms),
             pattern=covariance_model(self.covariance_type) in FULL,
+            known=self.known,
         )
 
     @property
@@ -89,10 +95,12 @@ class MixtureModel(BaseMixture):
 
     def _publish(self, model: FittedMixture) -> None:
         super()._publish(model)
-        for name in ("means_", "covariances_", "rates_", "probabilities_"):
+        for name in ("means_", "covariances_", "rates_", "probabilities_", "component_names_"):
             if hasattr(self, name):
                 delattr(self, name)
         design, chances = model.schema.design, model.success_probabilities
+        if model.names:
+            self.component_names_ = model.names
         if design.gaussian:
             self.means_, self.covariances_ = model.means, model.covariances
         if design.poisson:

@@ -37,11 +37,20 @@ def louis_cost(model: FittedMixture) -> int:
     return m * (m + 1) // 2 + k * q * (q + 1) // 2
 
 
+def check_not_named(model: FittedMixture) -> None:
+    """Refuse a model some of whose rows had a component that was known: what it was fitted to is more than their cells."""
+    if model.names:
+        raise ConfigurationError(
+            "there are no standard errors of a mixture with rows whose component is known: fit it without known"
+        )
+
+
 def standard_errors(estimator: Any, X: Any, kind: str, sample_weight: Any, weight_type: str) -> StandardErrors:
     """See `BaseMixture.standard_errors`."""
     check_choice("kind", kind, get_args(Kind))
     check_choice("weight_type", weight_type, get_args(WeightType))
     model: FittedMixture = estimator.model_
+    check_not_named(model)
     cost = louis_cost(model)
     if cost > MOST_SUMS:
         raise ConfigurationError(

@@ -37,7 +37,7 @@ from dask_em.execution.choose import is_dask_frame, open_executor
 from dask_em.families import Binomial
 from dask_em.families.base import Array
 from dask_em.fitting import profile_source, row_bytes
-from dask_em.inference.information import WeightType, check_choice, free
+from dask_em.inference.information import WeightType, check_choice, check_not_named, free
 from dask_em.inference.record import Layout, StandardErrors, published, stored
 from dask_em.mixture import Mixture
 from dask_em.model import FittedMixture
@@ -64,6 +64,7 @@ def bootstrap(
     seed = seed_of(random_state)
     table = estimator._named(opened(X))
     model: FittedMixture = estimator.model_
+    check_not_named(model)
     design = model.schema.design
     columns = (*design.columns, sample_weight) if isinstance(sample_weight, str) else design.columns
     source, weight, _ = to_source(table, columns, sample_weight, None)

@@ -486,9 +486,9 @@ def _trials(found: Profile, design: Design) -> tuple[tuple[tuple[int, ...], int]
     return typical_trials(trials[:, known], weight[known])
 
 
-def covariance_model(name: str) -> str:
+def covariance_model(name: Any) -> str:
     """mclust's name of a covariance type."""
-    model = COVARIANCE_TYPES.get(name, name)
+    model = COVARIANCE_TYPES.get(name, name) if isinstance(name, str) else ""
     if model not in MODELS:
         raise ConfigurationError(
             "covariance_type must be full (VVV), tied (EEE), diag (VVI), spherical (VII) or another of mclust's models: "

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import numbers
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -16,6 +17,8 @@ from dask_em.em import loop
 from dask_em.em.loop import Candidate, Progress
 from dask_em.em.stopping import Verdict
 from dask_em.errors import ConfigurationError
+from dask_em.estimators.arguments import checked_number
+from dask_em.estimators.base import BaseMixture
 from dask_em.estimators.gaussian import GaussianMixture
 from dask_em.families.base import Array
 from dask_em.fitting import Fit, Table
@@ -102,13 +105,12 @@ def select_model(
     ConvergenceWarning
         (as a warning) some number or covariance model cannot be fitted to this table and is left out of the choice.
     """
-    sizes = list(dict.fromkeys(n_components))
-    if not sizes:
-        raise ConfigurationError("n_components is empty: name at least one number to try")
+    sizes = _sizes(n_components)
     if criterion not in ("bic", "icl", "aic", "held-out"):
         raise ConfigurationError("criterion must be 'bic', 'icl', 'aic' or 'held-out'")
-    if criterion == "held-out" and not (isinstance(folds, int) and folds >= 2):
-        raise ConfigurationError("folds must be a whole number of at least 2")
+    folds = checked_number("folds", folds, numbers.Integral)
+    if folds < 2:
+        raise ConfigurationError("folds must be at least 2")
     given = {"n_init": n_init, "compress": compress, "random_state": random_state, "executor": executor}
     estimators = _estimators(estimator, covariance_type, given)
     first = estimators[0]
@@ -173,16 +175,29 @@ def _shape(estimator: Any) -> str | None:
 def _estimators(estimator: Any, covariance_type: str | Sequence[str] | None, given: Mapping[str, Any]) -> list[Any]:
     """One unfitted estimator for each covariance model, with the arguments that are given in the place of its own."""
     base = GaussianMixture(1, n_init=5, acceleration="daarem") if estimator is None else estimator
+    if not isinstance(base, BaseMixture):
+        raise ConfigurationError("estimator must be an unfitted mixture, such as GaussianMixture(1)")
     settings = {**base.get_params(deep=False), **{name: own for name, own in given.items() if own is not None}}
     if covariance_type is None:
         return [type(base)(**settings)]
     if "covariance_type" not in settings:
         raise ConfigurationError(f"{type(base).__name__} has no covariance_type: leave it out")
-    kinds = [covariance_type] if isinstance(covariance_type, str) else list(covariance_type)
+    listed = isinstance(covariance_type, Iterable) and not isinstance(covariance_type, str)
+    kinds = list(covariance_type) if listed else [covariance_type]
     kinds = list(dict.fromkeys(fitting.covariance_model(kind) for kind in kinds))
     if not kinds:
         raise ConfigurationError("covariance_type is empty: name at least one covariance model to try")
     return [type(base)(**{**settings, "covariance_type": kind}) for kind in kinds]
+
+
+def _sizes(n_components: Any) -> list[int]:
+    """The numbers of components to try."""
+    if isinstance(n_components, str) or not isinstance(n_components, Iterable):
+        raise ConfigurationError("n_components must be a list of whole numbers, such as range(1, 11)")
+    sizes = list(dict.fromkeys(checked_number("every one of n_components", k, numbers.Integral) for k in n_components))
+    if not sizes:
+        raise ConfigurationError("n_components is empty: name at least one number to try")
+    return sizes
 
 
 def _waves(table: Table, settings: Sequence[fitting.Settings], sizes: Sequence[int]) -> list[dict[int, list[int]]]:

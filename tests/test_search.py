@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from dask_em import GaussianMixture, LatentClassAnalysis, select_model
+from dask_em import GaussianMixture, Imputer, LatentClassAnalysis, select_model
 from dask_em.data.gather import Folds
 from dask_em.data.keys import row_keys
 from dask_em.errors import ConfigurationError, ConvergenceWarning, DataError
@@ -158,6 +158,11 @@ def test_every_criterion_chooses_by_its_column(criterion: Any) -> None:
     assert "<table" in found._repr_html_()
 
 
+def test_folds_and_sizes_may_be_numbers_of_numpy() -> None:
+    found = select_model(SEPARATE, np.arange(1, 3), criterion="held-out", folds=np.int64(3), random_state=0)
+    assert found.best.n_components == 2
+
+
 @pytest.mark.filterwarnings("ignore::dask_em.errors.ConvergenceWarning")  # four components on two groups may creep
 def test_held_out_density_is_that_of_rows_the_fit_did_not_see() -> None:
     rng = np.random.default_rng(0)
@@ -224,6 +229,16 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no such model": ({"covariance_type": ["VXV"]}, "covariance_type must be"),
     "criterion": ({"criterion": "likelihood"}, "criterion must be"),
     "folds": ({"criterion": "held-out", "folds": 1}, "folds must be"),
+    "one number": ({"n_components": 3}, "n_components must be a list"),
+    "no numbers": ({"n_components": None}, "n_components must be a list"),
+    "a fraction": ({"n_components": [2.0]}, "n_components must be an integer"),
+    "text": ({"n_components": ["2"]}, "n_components must be an integer"),
+    "true": ({"n_components": [True]}, "n_components must be an integer"),
+    "a class": ({"estimator": GaussianMixture}, "estimator must be"),
+    "a name": ({"estimator": "GaussianMixture"}, "estimator must be"),
+    "another estimator": ({"estimator": Imputer()}, "estimator must be"),
+    "a number for a model": ({"covariance_type": 3}, "covariance_type must be"),
+    "models in lists": ({"covariance_type": [["VVV"]]}, "covariance_type must be"),
     "no covariance": ({"estimator": LatentClassAnalysis(1), "covariance_type": ["VVV"]}, "has no covariance_type"),
 }
 

@@ -35,9 +35,17 @@ def checked_number(name: str, value: Any, kind: type) -> Any:
     return convert(value)
 
 
+def numbers_of(name: str, value: Any) -> NDArray[np.float64]:
+    """A given array of numbers."""
+    try:
+        return np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ConfigurationError(f"{name} must be an array of numbers, with rows of equal length") from None
+
+
 def given_array(name: str, value: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
     """A given starting value of a known shape."""
-    array = np.asarray(value, dtype=np.float64)
+    array = numbers_of(name, value)
     if array.shape != shape:
         raise ConfigurationError(f"{name} must have the shape {shape}, not {array.shape}")
     if not np.isfinite(array).all():

@@ -6,11 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from dask_em.data.schema import Design, Schema
 from dask_em.errors import ConfigurationError
-from dask_em.estimators.arguments import checked_names, checked_trials, given_array
+from dask_em.estimators.arguments import checked_names, checked_trials, given_array, numbers_of
 from dask_em.estimators.base import BaseMixture
 from dask_em.estimators.doc import documented
 from dask_em.model import FittedMixture
@@ -91,7 +89,7 @@ class BinomialMixture(BaseMixture):
         if self.probabilities_init is None:
             return parts
         shape = (self.n_components, len(schema.design.binomial))
-        given = np.asarray(self.probabilities_init, dtype=np.float64)
+        given = numbers_of("probabilities_init", self.probabilities_init)
         given = given[:, None] if given.ndim == 1 and shape[1] == 1 else given
         probabilities = given_array("probabilities_init", given, shape)
         if (probabilities < 0).any() or (probabilities > 1).any():

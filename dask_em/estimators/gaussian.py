@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dask_em.data.schema import Design, Schema
 from dask_em.errors import ConfigurationError
-from dask_em.estimators.arguments import given_array
+from dask_em.estimators.arguments import given_array, numbers_of
 from dask_em.estimators.base import BaseMixture
 from dask_em.estimators.doc import documented
 from dask_em.families.covariance import FULL
@@ -103,7 +103,7 @@ class GaussianMixture(BaseMixture):
 
     def _covariances(self, d: int) -> NDArray[np.float64]:
         """covariances_init as (k, d, d)."""
-        k, given = self.n_components, np.asarray(self.covariances_init, dtype=np.float64)
+        k, given = self.n_components, numbers_of("covariances_init", self.covariances_init)
         model = covariance_model(self.covariance_type)
         short = {"EEE": (d, d), "VVI": (k, d), "VII": (k,), "EII": ()}.get(model)
         if given.shape != (k, d, d) and given.shape == short:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from dask_em.data.schema import Design, Schema
 from dask_em.errors import ConfigurationError
-from dask_em.estimators.arguments import given_array
+from dask_em.estimators.arguments import given_array, numbers_of
 from dask_em.estimators.base import BaseMixture
 from dask_em.estimators.doc import documented
 from dask_em.model import FittedMixture
@@ -58,7 +56,7 @@ class PoissonMixture(BaseMixture):
         if self.rates_init is None:
             return parts
         shape = (self.n_components, len(schema.design.poisson))
-        given = np.asarray(self.rates_init, dtype=np.float64)
+        given = numbers_of("rates_init", self.rates_init)
         rates = given_array("rates_init", given[:, None] if given.ndim == 1 and shape[1] == 1 else given, shape)
         if (rates < 0).any():
             raise ConfigurationError("rates_init must not be negative")

@@ -23,6 +23,7 @@ from dask_em.data.reading import read_rows
 from dask_em.data.schema import Design
 from dask_em.errors import ConfigurationError, ConvergenceWarning
 from dask_em.estimators.arguments import checked_number, seed_of
+from dask_em.estimators.base import BaseMixture
 from dask_em.estimators.tables import opened, to_source
 from dask_em.execution.choose import is_dask_frame, open_executor
 from dask_em.families.base import Array
@@ -98,6 +99,8 @@ def k_against_k_plus_1(
     n_replicates = checked_number("n_replicates", n_replicates, numbers.Integral)
     if k < 1 or n_replicates < 1:
         raise ConfigurationError("k and n_replicates must be at least 1")
+    if not isinstance(estimator, BaseMixture):
+        raise ConfigurationError("estimator must be a mixture, such as GaussianMixture(1)")
     twin = clone(estimator)
     if twin._has_given() or twin._labels() is not None:
         raise ConfigurationError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -158,7 +159,7 @@ class StandardErrors:
         -------
         low, high : (P,)
         """
-        if not 0.0 < level < 1.0:
+        if not (isinstance(level, numbers.Real) and 0.0 < level < 1.0):
             raise ConfigurationError("level must be between 0 and 1, such as 0.95")
         if self.replicates is not None:
             low, high = np.quantile(self.replicates, [(1.0 - level) / 2.0, (1.0 + level) / 2.0], axis=0)

@@ -188,6 +188,17 @@ ARGUMENT_CASES: dict[str, Case] = {
     "a negative label": Case(EITHER, "init|label", gaussian(init=LABELS - 1), numbers),
     "a label that nobody has": Case(EITHER, "init|label|component", gaussian(init=LABELS * 0), numbers),
     "fractional labels": Case(EITHER, "init|label", gaussian(init=LABELS + 0.5), numbers),
+    "a list of models": Case(ConfigurationError, "covariance_type", gaussian(covariance_type=["VVV"]), numbers),
+    "means that are text": Case(ConfigurationError, "means_init", gaussian(means_init=TEXT), numbers),
+    "means of unequal length": Case(ConfigurationError, "means_init", gaussian(means_init=[[1], [1, 2]]), numbers),
+    "weights that are text": Case(ConfigurationError, "weights_init", gaussian(weights_init=TEXT), numbers),
+    "covariances that are text": Case(ConfigurationError, "covariances_init", gaussian(covariances_init=TEXT), numbers),
+    "rates that are text": Case(
+        ConfigurationError, "rates_init", lambda: PoissonMixture(2, rates_init=TEXT), lambda: good()[["visits"]]
+    ),
+    "chances that are text": Case(
+        ConfigurationError, "probabilities_init", lambda: coins(probabilities_init=TEXT), good
+    ),
     "means of another shape": Case(ConfigurationError, "means_init", gaussian(means_init=np.zeros((3, 2))), numbers),
     "weights that do not add to 1": Case(
         ConfigurationError, "weights_init", gaussian(weights_init=[0.5, 0.6], means_init=[[40, 40], [60, 40]]), numbers

@@ -61,6 +61,9 @@ def test_bad_arguments() -> None:
     frame = pd.DataFrame({"x": np.arange(20.0)})
     with pytest.raises(ConfigurationError, match="at least 1"):
         k_against_k_plus_1(frame, GaussianMixture(1), 0)
+    for wrong in ("GaussianMixture", GaussianMixture, np.ones(3)):
+        with pytest.raises(ConfigurationError, match="estimator must be a mixture"):
+            k_against_k_plus_1(frame, wrong, 1)
     with pytest.raises(ConfigurationError, match="n_replicates must be an integer"):
         k_against_k_plus_1(frame, GaussianMixture(1), 1, 9.5)
     with pytest.raises(ConfigurationError, match="given values or labels"):

@@ -336,6 +336,8 @@ def test_bad_choices() -> None:
         fitted.standard_errors(frame, weight_type="survey")
     with pytest.raises(ConfigurationError, match="level"):
         fitted.standard_errors(frame).interval(95)
+    with pytest.raises(ConfigurationError, match="level must be between"):
+        fitted.standard_errors(frame).interval("95")  # type: ignore[arg-type]
     with pytest.raises(DataError, match="no rows"):
         fitted.standard_errors(frame.iloc[:0])
     with pytest.raises(DataError, match="weights are all zero"):

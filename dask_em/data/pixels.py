@@ -31,6 +31,11 @@ FEATURES = ("position", "local_mean", "gradient")
 RADIUS = 2
 """Pixels around one that its local mean takes in, in each direction: a square of 5 by 5."""
 
+SEED = "seed"
+"""The column with the names of pixels whose segment is known."""
+
+SEED_BITS = 8
+
 # CIE 1931, D65: IEC 61966-2-1 (sRGB) and CIE 15 (L*a*b*).
 _TO_XYZ = np.array(
     [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]]
@@ -54,11 +59,13 @@ class View:
     raster : the picture
     space : "rgb" for the channels as they are, "lab" for CIELAB
     features : further columns, of FEATURES
+    seeds : pairs (window, name): pixels whose segment is known; the column `SEED` has the names
     """
 
     raster: Raster
     space: str = "rgb"
     features: tuple[str, ...] = ()
+    seeds: tuple[tuple[Window, str], ...] = ()
 
     def __post_init__(self) -> None:
         if self.space not in COLOUR_SPACES:
@@ -96,9 +103,25 @@ class View:
         """How a pixel is one word, if it can be."""
         bits, n = 8 * self.raster.dtype.itemsize, len(self.raster.channels)
         bits += self.raster.nodata is not None
-        if self.features or self.raster.dtype.kind != "u" or n * bits > 63:
+        if self.features or self.raster.dtype.kind != "u" or n * bits + (SEED_BITS if self.seeds else 0) > 63:
             return None
         return Word(n, bits, self.raster.nodata is not None)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the segments that have seeds; the number of a seed is the place of its name, counted from 1."""
+        return tuple(sorted({name for _, name in self.seeds}))
+
+    def seeded(self, window: Window) -> NDArray[np.uint8]:
+        """(h, w) number of the seed that pixels belong to, 0 where there is none."""
+        out = np.zeros((window.height, window.width), dtype=np.uint8)
+        for box, name in self.seeds:
+            out[box.shared(window).inside(window)] = self.names.index(name) + 1
+        return out
+
+    def named(self, numbers: NDArray[Any]) -> pa.Array:
+        """The names of seeds, null for 0."""
+        return pa.array([None, *self.names], pa.string()).take(pa.array(numbers.astype(np.int64)))
 
     def coloured(self, channels: Floats) -> Floats:
         """Channels (c, n) in the colour space; NaN where missing."""
@@ -178,6 +201,9 @@ class PixelPiece:
 
     def read(self, columns: Sequence[str]) -> pa.Table:
         values = dict(zip(self.view.columns, self.values()))
+        if SEED in columns:
+            seeds = self.view.named(self.view.seeded(self.window).ravel())
+            return pa.table({n: seeds if n == SEED else pa.array(values[n], from_pandas=True) for n in columns})
         return pa.table({name: pa.array(values[name], from_pandas=True) for name in columns})
 
 
@@ -197,7 +223,12 @@ class Word:
 
     @property
     def n_words(self) -> int:
-        return 1 << (self.n_channels * self.bits)
+        return 1 << self.seed_shift
+
+    @property
+    def seed_shift(self) -> int:
+        """Where the number of a seed stands, above all channels."""
+        return self.n_channels * self.bits
 
     def pack(
         self, pixels: NDArray[Any], missing: NDArray[np.bool_] | None
@@ -226,10 +257,12 @@ class Word:
 
 
 def distinct_colours(view: View, i: int, window: Window) -> Pile:
-    """The colours of a window, for a sum over windows."""
+    """The colours of a window, those of each seed apart, for a sum over windows."""
     words, missing = view.words(view.raster.read(window))
+    if view.seeds and view.word is not None:
+        words = words.astype(np.uint64) | view.seeded(window).astype(np.uint64) << np.uint64(view.word.seed_shift)
     own = words.ravel() if missing is None else words[~missing]
-    return Pile(rows=(own.astype(np.uint64),))
+    return Pile(rows=(own.astype(np.uint64, copy=False),))
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,10 @@ class Window:
         right = min(self.left + self.width, other.left + other.width)
         return Window(top, left, max(bottom - top, 0), max(right - left, 0))
 
+    def overlaps(self, other: Window) -> bool:
+        both = self.shared(other)
+        return both.height > 0 and both.width > 0
+
 
 @dataclass(frozen=True)
 class Patch:

@@ -47,7 +47,6 @@ class Labeller:
     model : the fitted mixture; labels are its components
     strength : of the Potts prior; 0 for none
     smallest : pixels of a region at least
-    seeds : pairs (window, component): pixels whose component is known
     token : what its tables of labels are kept under, in each process
     """
 
@@ -55,7 +54,6 @@ class Labeller:
     model: FittedMixture
     strength: float = 0.0
     smallest: int = 1
-    seeds: tuple[tuple[Window, int], ...] = ()
     token: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def look(self, window: Window, posterior: bool = False) -> tuple[Patch, Labels, NDArray[np.float32] | None]:
@@ -82,14 +80,20 @@ class Labeller:
         """This labeller with its components ordered by the pixels they have, of all distinct colours; their labels are known from here on."""
         word = self.view.word
         assert word is not None
-        labels = self._scored(self.view.coloured(word.unpack(distinct.words[0])), _largest)
-        pixels = np.bincount(labels, weights=distinct.weights[0], minlength=self.model.n_components)
+        seed, colour = np.divmod(distinct.words[0], np.uint64(word.n_words))
+        labels = self._scored(self.view.coloured(word.unpack(colour)), _largest)
+        own = np.array([0, *self._components], dtype=np.uint8)[seed.astype(np.int64)]
+        pixels = np.bincount(np.where(seed > 0, own, labels), distinct.weights[0], self.model.n_components)
         order = np.argsort(-pixels, kind="stable")
-        seeds = tuple((box, int(np.flatnonzero(order == component)[0])) for box, component in self.seeds)
-        ordered = replace(self, model=self.model.reordered(order), seeds=seeds, token=secrets.token_hex(8))
+        ordered = replace(self, model=self.model.reordered(order), token=secrets.token_hex(8))
         if word.n_words <= DENSE:
-            _kept.labels_of(ordered.token)[distinct.words[0]] = np.argsort(order).astype(np.uint8)[labels]
+            _kept.labels_of(ordered.token)[colour] = np.argsort(order).astype(np.uint8)[labels]
         return ordered
+
+    @property
+    def _components(self) -> list[int]:
+        """The components of the names that have seeds."""
+        return [self.model.names.index(name) for name in self.view.names]
 
     def _put_seeds(self, labels: Labels, window: Window) -> None:
         for place, component in self._seeds_in(window):
@@ -97,7 +101,8 @@ class Labeller:
             own[own != MISSING] = component
 
     def _seeds_in(self, window: Window) -> list[tuple[tuple[slice, slice], int]]:
-        return [(box.shared(window).inside(window), component) for box, component in self.seeds]
+        components = dict(zip(self.view.names, self._components))
+        return [(box.shared(window).inside(window), components[name]) for box, name in self.view.seeds]
 
     def _posterior(self, patch: Patch, window: Window) -> NDArray[np.float32]:
         """(k, h, w) of every pixel by itself, as seeds say or else as the model does."""

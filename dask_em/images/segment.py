@@ -7,7 +7,7 @@ otherwise                      pixels are rows, scanned window by window
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,14 +15,17 @@ import numpy as np
 import pyarrow as pa
 
 from dask_em.data.compact import Distinct, Pile
-from dask_em.data.pixels import Extent, View, distinct_colours, extent_of
+from dask_em.data.pixels import SEED, Extent, View, distinct_colours, extent_of
 from dask_em.data.raster_files import open_raster
 from dask_em.errors import ConfigurationError, DataError
 from dask_em.estimators.gaussian import GaussianMixture
+from dask_em.estimators.mixed import MixtureModel
+from dask_em.estimators.tables import column_names
 from dask_em.execution.base import Executor
 from dask_em.execution.choose import open_executor
 from dask_em.execution.local import LocalExecutor
 from dask_em.images.labels import MAX_SEGMENTS, Labeller
+from dask_em.images.seeds import Box, boxes
 from dask_em.images.segmentation import Segmentation
 from dask_em.search import Criterion, select_model
 
@@ -46,6 +49,7 @@ def segment_image(
     smoothing: float = 0.0,
     smallest_region: int = 1,
     nodata: float | None = None,
+    seeds: Mapping[str, Box | Sequence[Box]] | None = None,
     n_init: int = 5,
     tol: float = 1e-6,
     max_iter: int = 1000,
@@ -67,6 +71,8 @@ def segment_image(
     smoothing : strength of a Potts prior over neighbouring pixels; 0 (default) for none, 1 to 3 for pictures with noise
     smallest_region : regions of fewer pixels join their surroundings; 1 (default) for none, at most 512
     nodata : value that means missing, by default what the file says
+    seeds : boxes (left, top, right, bottom) in pixels, right and bottom not included, by the name of the segment they belong to, one or several: their pixels are of that segment
+        in the fit and in the labels, whatever their colour
     n_init : starts of every number
     tol, max_iter, random_state : as in `GaussianMixture`
     executor : as in `GaussianMixture`; a picture in memory is worked on in this process
@@ -101,24 +107,28 @@ def segment_image(
         raise ConfigurationError("smoothing must be 0 or more: it is the strength of the prior over neighbours")
     if not 1 <= smallest_region <= MAX_SMALLEST:
         raise ConfigurationError(f"smallest_region must be between 1 and {MAX_SMALLEST} pixels")
-    view = View(open_raster(picture, nodata=nodata), colour_space, tuple(features))
+    raster = open_raster(picture, nodata=nodata)
+    view = View(raster, colour_space, tuple(features), boxes(seeds or {}, raster, min(sizes)))
     for note in view.raster.notes:
         log.info(note)
     where = "local" if view.raster.in_memory else executor
     with open_executor(where) as opened:
         distinct = None if view.word is None else colours(view, opened)
         X, weight = _table(view, distinct, opened, max(sizes))
-        model: Any = GaussianMixture(
-            max(sizes),
-            covariance_type=covariance_type,
-            tol=tol,
-            max_iter=max_iter,
-            acceleration="daarem",
-            n_init=n_init,
-            compress=False,
-            random_state=random_state,
-            executor=opened if distinct is None else LocalExecutor(),
-        )
+        settings: dict[str, Any] = {
+            "covariance_type": covariance_type,
+            "tol": tol,
+            "max_iter": max_iter,
+            "acceleration": "daarem",
+            "n_init": n_init,
+            "compress": False,
+            "random_state": random_state,
+            "executor": opened if distinct is None else LocalExecutor(),
+        }
+        model: Any = GaussianMixture(max(sizes), **settings)
+        if view.seeds:
+            columns = [name for name in column_names(X) if name != SEED]
+            model = MixtureModel(max(sizes), gaussian=columns, known=SEED, **settings)
         selection = None
         if len(sizes) > 1:
             selection = select_model(
@@ -172,8 +182,13 @@ def _table(view: View, distinct: Distinct | None, executor: Executor, k: int) ->
         if name not in names:
             log.info("%s of %s is the same everywhere and was left out", name, where)
     if distinct is None:
-        return view.source(names), None
-    if k > len(distinct):
-        raise DataError(f"{where} has {len(distinct)} colours, fewer than n_segments={k}: ask for fewer segments")
+        return view.source([*names, SEED] if view.seeds else names), None
+    assert view.word is not None
+    seed, colour = np.divmod(distinct.words[0], np.uint64(view.word.n_words))
+    n = len(np.unique(colour)) if view.seeds else len(colour)
+    if k > n:
+        raise DataError(f"{where} has {n} colours, fewer than n_segments={k}: ask for fewer segments")
     own = {name: pa.array(v, from_pandas=True) for name, v in zip(view.columns, values) if name in names}
+    if view.seeds:
+        own[SEED] = view.named(seed)
     return pa.table(own), distinct.weights[0]

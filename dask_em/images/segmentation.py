@@ -41,7 +41,7 @@ class Segmentation:
     Attributes
     ----------
     labeller : the picture, the model and what smooths its labels
-    model : fitted `GaussianMixture`, whose components are the segments
+    model : fitted mixture, whose components are the segments
     n_colours : distinct colours that the model was fitted to, None where it was fitted to pixels
     selection : the search for the number of segments, if there was one
     executor : where windows are labelled
@@ -63,8 +63,9 @@ class Segmentation:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the segments are called."""
-        return tuple(f"segment {i}" for i in range(self.n_segments))
+        """What the segments are called: as their seeds are, or by their number."""
+        names = self.labeller.model.names or [None] * self.n_segments
+        return tuple(f"segment {i}" if name is None else str(name) for i, name in enumerate(names))
 
     @property
     def labels(self) -> NDArray[np.uint8]:

@@ -68,7 +68,8 @@ class Running:
     """A contestant at work, with its answers."""
 
     def __init__(self, contestant: Contestant, task: Task, folder: Path) -> None:
-        self.contestant, self.folder, self.slopes = contestant, folder, list[float]()
+        self.contestant, self.folder = contestant, folder
+        self.slopes, self.iterations = list[float](), 0
         settings = {**task.settings, **contestant.settings, "folder": str(folder)}
         (folder / "settings.json").write_text(json.dumps(settings))
         np.savez(folder / "start.npz", **task.start)
@@ -108,6 +109,7 @@ class Running:
     def slope(self) -> float:
         """Seconds per iteration, once."""
         low, high = (self.ask(steps) for steps in self.contestant.steps)
+        self.iterations = high["iterations"]
         return float((high["seconds"] - low["seconds"]) / (high["iterations"] - low["iterations"]))
 
     def found(self) -> tuple[float, dict[str, np.ndarray]]:
@@ -150,6 +152,6 @@ def line(one: Running, ours: Running, task: Task) -> dict[str, Any]:
         "times ours": median(theirs / own for theirs, own in zip(one.slopes, ours.slopes)),
         "MB beyond the table": mb,
         "mean ll": task.judge(parameters),
-        "after steps": one.contestant.steps[1],
+        "after steps": one.iterations,
         "start": "its own" if one.contestant.own_start else "given",
     }

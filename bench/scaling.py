@@ -24,7 +24,8 @@ def run(
     rows: int, dim: int, k: int, factors: tuple[int, ...], workers: tuple[int, ...], blocks: str, steps: tuple[int, int], rounds: int
 ) -> None:  # fmt: skip
     """A cluster of processes of its own for every line, so that peaks of memory are its own too."""
-    X, start = mixture(rows * max(factors), dim, k)
+    # Components that overlap keep EM going.
+    X, start = mixture(rows * max(factors), dim, k, spread=1.0)
     lines = []
     with TemporaryDirectory() as folder:
         for i, part in enumerate(np.split(X, max(factors))):

@@ -17,7 +17,7 @@ from dask_em.em import loop
 from dask_em.em.loop import Candidate, Progress
 from dask_em.em.stopping import Verdict
 from dask_em.errors import ConfigurationError
-from dask_em.estimators.arguments import checked_number
+from dask_em.estimators.arguments import checked_number, seed_of
 from dask_em.estimators.base import BaseMixture
 from dask_em.estimators.gaussian import GaussianMixture
 from dask_em.families.base import Array
@@ -178,6 +178,7 @@ def _estimators(estimator: Any, covariance_type: str | Sequence[str] | None, giv
     if not isinstance(base, BaseMixture):
         raise ConfigurationError("estimator must be an unfitted mixture, such as GaussianMixture(1)")
     settings = {**base.get_params(deep=False), **{name: own for name, own in given.items() if own is not None}}
+    settings["random_state"] = seed_of(settings["random_state"])  # the same starts for every model
     if covariance_type is None:
         return [type(base)(**settings)]
     if "covariance_type" not in settings:

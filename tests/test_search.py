@@ -184,6 +184,19 @@ def test_held_out_density_is_that_of_rows_the_fit_did_not_see() -> None:
     assert held_out[1] == pytest.approx(total / len(X), abs=2e-3)
 
 
+@pytest.mark.filterwarnings("ignore::dask_em.errors.ConvergenceWarning")  # one start may collapse
+def test_a_generator_gives_every_model_the_same_starts() -> None:
+    kinds = ["VVV", "EEE", "VVI"]
+    there, back = (
+        select_model(iris(), [3, 4], own, n_init=1, random_state=np.random.default_rng(3)).table
+        for own in (kinds, kinds[::-1])
+    )
+    order = ["covariance_type", "n_components"]
+    pd.testing.assert_frame_equal(
+        there.sort_values(order, ignore_index=True), back.sort_values(order, ignore_index=True)
+    )
+
+
 def test_waves_find_the_same(monkeypatch: pytest.MonkeyPatch, grid: Any) -> None:
     monkeypatch.setattr("dask_em.search.WAVE_BYTES", 20_000)
     waves = select_model(iris(), SIZES, KINDS, n_init=3, random_state=0)

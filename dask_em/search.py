@@ -31,7 +31,7 @@ WAVE_BYTES = 1 << 28
 """Natural parameters and sums of all candidates of a scan (256 MB); what needs more goes in waves, each with scans of its own."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Selection:
     """The outcome of a search.
 
@@ -59,6 +59,13 @@ class Selection:
         column, rising = _column(self.criterion)
         ranked = self.table.sort_values(column, ascending=not rising, ignore_index=True)
         return self.figure() + ranked.to_html(index=False, float_format="{:,.3f}".format)
+
+    def __repr__(self) -> str:
+        k, kind = self.best.n_components, _shape(self.best)
+        own, all_ = (
+            f"{n} {what}{'s' if n > 1 else ''}" for n, what in ((k, "component"), (len(self.table), "candidate"))
+        )
+        return f"Selection({own}{'' if kind is None else f' of {kind}'}, by {self.criterion} of {all_})"
 
 
 def select_model(

@@ -197,6 +197,14 @@ def test_a_generator_gives_every_model_the_same_starts() -> None:
     )
 
 
+def test_a_selection_is_short_in_print(grid: Any) -> None:
+    assert repr(grid) == "Selection(2 components of VVV, by bic of 12 candidates)"
+    classes = select_model(
+        pd.DataFrame({"q": list("ab") * 9, "r": list("aab") * 6}), [1], estimator=LatentClassAnalysis(1)
+    )
+    assert repr(classes) == "Selection(1 component, by bic of 1 candidate)"
+
+
 def test_waves_find_the_same(monkeypatch: pytest.MonkeyPatch, grid: Any) -> None:
     monkeypatch.setattr("dask_em.search.WAVE_BYTES", 20_000)
     waves = select_model(iris(), SIZES, KINDS, n_init=3, random_state=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -203,6 +204,12 @@ def test_a_selection_is_short_in_print(grid: Any) -> None:
         pd.DataFrame({"q": list("ab") * 9, "r": list("aab") * 6}), [1], estimator=LatentClassAnalysis(1)
     )
     assert repr(classes) == "Selection(1 component, by bic of 1 candidate)"
+
+
+def test_a_fold_that_collapsed_is_no_point_of_the_picture(grid: Any) -> None:
+    table = grid.table.assign(held_out=-1.0)
+    table.loc[[0, 5], "held_out"] = -np.inf
+    assert "<svg" in replace(grid, table=table, criterion="held-out").figure()
 
 
 def test_waves_find_the_same(monkeypatch: pytest.MonkeyPatch, grid: Any) -> None:

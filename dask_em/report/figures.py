@@ -50,7 +50,7 @@ def criterion_lines(
         A stand-alone SVG.
     """
     column = criterion.replace("-", "_")
-    rows = table.dropna(subset=[column]).sort_values("n_components")
+    rows = table[np.isfinite(table[column])].sort_values("n_components")
     shapes = rows["covariance_type"] if "covariance_type" in rows else pd.Series(index=rows.index, dtype=object)
     kinds = list(dict.fromkeys(shapes.dropna()))
     with canvas(7.2, 3.6 if len(kinds) < 2 else 4.6) as figure:

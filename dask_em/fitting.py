@@ -520,14 +520,14 @@ def parameters_of_labels(mixture: Mixture, block: Block, labels: NDArray[np.int6
 
 def judge(found: Sequence[tuple[Settings, Fit]], n_components: Sequence[int]) -> None:
     """Say which starts were dropped or not finished; raise if none is left of any model."""
-    names = " or ".join(str(k) for k in dict.fromkeys(n_components))
     if not any(own.sizes for _, own in found):
         settings, first = found[0]
+        tried = dict.fromkeys(k for k in n_components if k <= first.profile.n_distinct)
         raise DataError(
-            f"every start with {names} component{'s' if max(n_components) > 1 else ''} collapsed onto too few rows: "
-            f"{_advice(max(n_components), first.schema.design, settings)}"
+            f"every start with {' or '.join(map(str, tried))} component{_s(max(tried))} collapsed onto too few rows: "
+            f"{_advice(max(tried), first.schema.design, settings)}"
         )
-    several = len(found) > 1
+    several = len({settings.covariance_type for settings, _ in found}) > 1
     for settings, result in found:
         of = f" of {covariance_model(settings.covariance_type)}" if several else ""
         for k in dict.fromkeys(n_components):
@@ -535,16 +535,21 @@ def judge(found: Sequence[tuple[Settings, Fit]], n_components: Sequence[int]) ->
             lost = sum(c.verdict is Verdict.COLLAPSED for c in own)
             if lost:
                 warnings.warn(
-                    f"{lost} of {len(own)} starts{of} with {k} components collapsed and were dropped",
+                    f"{lost} of {len(own)} start{_s(len(own))}{of} with {k} component{_s(k)} collapsed and {'were' if lost > 1 else 'was'} dropped",
                     ConvergenceWarning,
                     stacklevel=5,
                 )
             if k in result.sizes and (best := result.best(k)).verdict is Verdict.MAX_ITER:
                 warnings.warn(
-                    f"the fit{of} with {k} components reached max_iter={best.n_iter} before it converged: raise max_iter or tol",
+                    f"the fit{of} with {k} component{_s(k)} reached max_iter={best.n_iter} before it converged: raise max_iter or tol",
                     ConvergenceWarning,
                     stacklevel=5,
                 )
+
+
+def _s(n: int) -> str:
+    """The ending of a plural."""
+    return "s" if n > 1 else ""
 
 
 def _advice(k: int, design: Design, settings: Settings) -> str:
@@ -554,6 +559,8 @@ def _advice(k: int, design: Design, settings: Settings) -> str:
         ways.append("ask for fewer components")
     if settings.prior is None:
         ways.append("use prior='weak'")
+    elif k > 1 and design.gaussian:
+        ways.append("use prior=None (a prior may leave tight components without rows)")
     if len(design.gaussian) > 1 and covariance_model(settings.covariance_type) in FULL:
         ways.append("choose a simpler covariance_type")
     if settings.init == "labels" or settings.given is not None:

@@ -30,6 +30,9 @@ Criterion = Literal["bic", "icl", "aic", "held-out"]
 WAVE_BYTES = 1 << 28
 """Natural parameters and sums of all candidates of a scan (256 MB); what needs more goes in waves, each with scans of its own."""
 
+TIE = 1e-6
+"""Difference of BIC within which candidates are equal, and the first one of the grid is chosen: such as of models that are the same with one component."""
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Selection:
@@ -37,8 +40,8 @@ class Selection:
 
     Attributes
     ----------
-    table : one row for each model and number of components that could be fitted: covariance_type, n_components, log_likelihood, n_parameters, bic, icl, aic, entropy,
-        held_out (per row, where asked for), converged, outcome ("stopped early" is who could not win any more), starts
+    table : one row for each model and number of components: covariance_type, n_components, log_likelihood, n_parameters, bic, icl, aic, entropy,
+        held_out (per row, where asked for), converged, outcome ("stopped early" is who could not win any more, "dropped" whose starts all collapsed), starts
     best : the fitted estimator that the criterion chose; its n_scans_ counts every pass of the search
     criterion : which; bic, icl and aic are smaller where they are better, the held-out log density is larger
     fit : the candidates of the chosen model
@@ -58,7 +61,7 @@ class Selection:
     def _repr_html_(self) -> str:
         column, rising = _column(self.criterion)
         ranked = self.table.sort_values(column, ascending=not rising, ignore_index=True)
-        return self.figure() + ranked.to_html(index=False, float_format="{:,.3f}".format)
+        return self.figure() + ranked.to_html(index=False, float_format="{:,.3f}".format, na_rep="")
 
     def __repr__(self) -> str:
         k, kind = self.best.n_components, _shape(self.best)
@@ -89,12 +92,13 @@ def select_model(
     ----------
     X : table, as in `fit`
     n_components : numbers to try, by default 1 to 10
-    covariance_type : one or more covariance models to try; by default that of the estimator
+    covariance_type : one or more covariance models to try; by default that of the estimator. Of models that are the same on a single column only the first is tried.
     estimator : unfitted mixture, by default an accelerated `GaussianMixture`; its n_components is not used, everything else is
-    criterion : "bic" (default), "icl" (BIC plus twice the entropy of the assignments: prefers components that stand apart; Biernacki, Celeux and Govaert 2000),
-        "aic", or "held-out" (log density of rows that the fit did not see, over `folds` parts by a hash of the row)
+    criterion : "bic" (default; its n is the sum of all row weights, those of rows in which nothing is observed among them), "icl" (BIC plus twice the entropy of the assignments: prefers components that stand apart; Biernacki, Celeux and Govaert 2000),
+        "aic", or "held-out" (log density of rows that the fit did not see, over `folds` parts by a hash of the row). Where candidates are equal the first one of the grid is chosen.
     n_init : starts of every candidate; by default 5, or the estimator's where one is given
-    folds : parts of the rows for "held-out"; every part costs further candidates in the same scans
+    folds : parts of the rows for "held-out"; every part costs further candidates in the same scans. The fit to the other parts starts from that to all rows, so it finds the
+        same optimum rather than the best one for these parts: the scores compare optima, and do not count how easily they are found.
     sample_weight : as in `fit`
     compress, random_state, executor : as in the estimator, whose own are used by default
     on_progress : called after every scan
@@ -127,39 +131,25 @@ def select_model(
         )
     parts = Folds(2 * folds) if criterion == "held-out" else NO_REPLICATES
     with first.ready(X, sizes, estimators, sample_weight, parts, on_progress) as (table, settings):
-        best: list[tuple[int, Fit, Candidate]] = []
+        found: dict[tuple[int, int], Fit] = {}
+        fitted: list[tuple[fitting.Settings, Fit]] = []
         for wave in _waves(table, settings, sizes):
             penalty = {"bic": float(np.log(table.profile.weight)), "aic": 2.0}.get(criterion)
             fits = table.fit([(settings[i], own) for i, own in wave.items()], penalty)
-            fitting.judge(list(zip([settings[i] for i in wave], fits)), sizes)
-            best += [(i, fit, fit.best(k)) for i, fit in zip(wave, fits) for k in fit.sizes]
-        best.sort(key=lambda own: (own[0], own[2].n_components))
+            fitted += zip([settings[i] for i in wave], fits)
+            found |= {(i, k): fit for (i, own), fit in zip(wave.items(), fits) for k in own}
+        fitting.judge(fitted, sizes)
+        grid = sorted(found)
+        best = [(i, found[i, k], found[i, k].best(k)) for i, k in grid if k in found[i, k].sizes]
         entropies = _entropies(table, best)
-        held_out = _held_out(table, settings, best, folds) if criterion == "held-out" else None
-    rows = []
-    for i, (model, fit, candidate) in enumerate(best):
-        log_likelihood, n_parameters = candidate.log_likelihoods[-1], fit.mixture.n_free(candidate.n_components)
-        bic = -2 * log_likelihood + n_parameters * np.log(fit.profile.weight)
-        rows.append(
-            {
-                "covariance_type": _shape(estimators[model]),
-                "n_components": candidate.n_components,
-                "log_likelihood": log_likelihood,
-                "n_parameters": n_parameters,
-                "bic": bic,
-                "icl": bic + 2 * entropies[i],
-                "aic": -2 * log_likelihood + 2 * n_parameters,
-                "entropy": entropies[i],
-                **({} if held_out is None else {"held_out": held_out[i]}),
-                "converged": candidate.verdict.converged,
-                "outcome": str(candidate.verdict).split(":")[0],
-                "starts": sum(c.n_components == candidate.n_components for c in fit.sampled or fit.candidates),
-            }
-        )
-    frame = pd.DataFrame(rows)
-    column, rising = _column(criterion)
-    values = frame[column].to_numpy()
-    model, fit, candidate = best[int(np.argmax(values) if rising else np.argmin(values))]
+        held_out = _held_out(table, settings, best, folds) if criterion == "held-out" else np.full(len(best), np.nan)
+    told = {(i, c.n_components): own for (i, _, c), *own in zip(best, entropies, held_out)}
+    frame = pd.DataFrame([_row(estimators[i], found[i, k], k, *told.get((i, k), (np.nan, np.nan))) for i, k in grid])
+    if criterion != "held-out":
+        del frame["held_out"]
+    model, k = grid[_chosen(frame, criterion, table.profile.weight)]
+    fit = found[model, k]
+    candidate = fit.best(k)
     chosen = type(first)(**{**estimators[model].get_params(deep=False), "n_components": candidate.n_components})
     for name in ("n_features_in_", "feature_names_in_"):
         if hasattr(first, name):
@@ -171,6 +161,37 @@ def select_model(
 def _column(criterion: str) -> tuple[str, bool]:
     """The column of a criterion, and whether larger is better."""
     return ("held_out", True) if criterion == "held-out" else (criterion, False)
+
+
+def _row(estimator: Any, fit: Fit, k: int, entropy: float, held_out: float) -> dict[str, Any]:
+    """What the table says of one candidate; of one that was dropped only that."""
+    n_parameters, dropped = fit.mixture.n_free(k), k not in fit.sizes
+    log_likelihood = np.nan if dropped else fit.best(k).log_likelihoods[-1]
+    verdict = Verdict.COLLAPSED if dropped else fit.best(k).verdict
+    bic = -2 * log_likelihood + n_parameters * np.log(fit.profile.weight)
+    return {
+        "covariance_type": _shape(estimator),
+        "n_components": k,
+        "log_likelihood": log_likelihood,
+        "n_parameters": n_parameters,
+        "bic": bic,
+        "icl": bic + 2 * entropy,
+        "aic": -2 * log_likelihood + 2 * n_parameters,
+        "entropy": entropy,
+        "held_out": held_out,
+        "converged": verdict.converged,
+        "outcome": str(verdict).split(":")[0],
+        "starts": sum(c.n_components == k for c in fit.sampled or fit.candidates),
+    }
+
+
+def _chosen(table: pd.DataFrame, criterion: str, weight: float) -> int:
+    """The best row of the candidates' table, the first one of equals; who was stopped early has not been fitted to its end."""
+    column, rising = _column(criterion)
+    cost = -2 * weight * table[column] if rising else table[column]
+    finished = cost[table["outcome"] != "stopped early"].dropna()
+    cost = cost.dropna() if finished.empty else finished
+    return int(cost.index[cost <= cost.min() + TIE][0])
 
 
 def _shape(estimator: Any) -> str | None:
@@ -211,9 +232,9 @@ def _sizes(n_components: Any) -> list[int]:
 def _waves(table: Table, settings: Sequence[fitting.Settings], sizes: Sequence[int]) -> list[dict[int, list[int]]]:
     """The grid in parts that stay within WAVE_BYTES: numbers of components by model."""
     waves: list[dict[int, list[int]]] = [{}]
-    filled = 0
+    filled, models = 0, _different(settings, len(table.schema.design.gaussian))
     for k in sizes:
-        for i, own in enumerate(settings):
+        for i, own in models.items():
             size = table.candidate_bytes(own, k) * (1 if table.few(own) else own.n_init)
             if filled and filled + size > WAVE_BYTES:
                 waves.append({})
@@ -221,6 +242,15 @@ def _waves(table: Table, settings: Sequence[fitting.Settings], sizes: Sequence[i
             waves[-1].setdefault(i, []).append(k)
             filled += size
     return waves
+
+
+def _different(settings: Sequence[fitting.Settings], d: int) -> dict[int, fitting.Settings]:
+    """The models that differ on d columns: on one there is no shape and no orientation, and on none no volume."""
+    letters = 3 if d > 1 else d
+    first: dict[str, int] = {}
+    for i, own in enumerate(settings):
+        first.setdefault(fitting.covariance_model(own.covariance_type)[:letters], i)
+    return {i: settings[i] for i in first.values()}
 
 
 def _entropies(table: Table, best: Sequence[tuple[int, Fit, Candidate]]) -> Array:

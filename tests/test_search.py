@@ -15,7 +15,7 @@ from dask_em import GaussianMixture, Imputer, LatentClassAnalysis, select_model
 from dask_em.data.gather import Folds
 from dask_em.data.keys import row_keys
 from dask_em.errors import ConfigurationError, ConvergenceWarning, DataError
-from dask_em.families.covariance import MODELS
+from dask_em.families.covariance import FULL, MODELS
 from tests import reference
 
 RNG = np.random.default_rng(0)
@@ -26,7 +26,9 @@ def test_numbers_beyond_the_distinct_rows_are_left_out() -> None:
     answers = pd.DataFrame({"q1": list("abab") * 10, "q2": list("aabb") * 10})
     with pytest.warns(ConvergenceWarning, match="5, 6"):
         found = select_model(answers, [1, 2, 5, 6], estimator=LatentClassAnalysis(1, random_state=0))
-    assert found.table["n_components"].tolist() == [1, 2]
+    assert found.table["n_components"].tolist() == [1, 2, 5, 6]
+    assert found.table["outcome"].tolist()[2:] == ["dropped", "dropped"]
+    assert found.table["starts"].tolist() == [1, 1, 0, 0]
     assert found.best.n_components == 1
 
 
@@ -34,8 +36,13 @@ def test_a_number_that_collapses_is_left_out() -> None:
     X = np.concatenate([SEPARATE, np.full((20, 1), 4.5)])
     with pytest.warns(ConvergenceWarning, match="3 components"):
         found = select_model(X, [1, 3], estimator=GaussianMixture(1, prior=None, n_init=3, random_state=0))
-    assert found.table["n_components"].tolist() == [1]
+    dropped = found.table.set_index("n_components").loc[3]
+    assert dropped["outcome"] == "dropped"
+    assert dropped["starts"] == 3
+    assert not dropped["converged"]
+    assert dropped[["log_likelihood", "bic", "icl", "aic", "entropy"]].isna().all()
     assert found.best.n_components == 1
+    assert "<svg" in found.figure()
 
 
 def test_it_ends_only_where_nothing_is_left() -> None:
@@ -62,8 +69,9 @@ def test_what_cannot_be_fitted_does_not_end_the_grid(name: str, share: float, ac
         X[rng.random(X.shape) < share] = np.nan
         model = GaussianMixture(1, prior=None, n_init=2, acceleration=acceleration, random_state=0, max_iter=40)
         found = select_model(X, [1, 2], MODELS, estimator=model)
-        assert np.isfinite(found.table[["log_likelihood", "bic", "entropy"]]).all(axis=None)
-        assert {"EII", "VVI"} <= set(found.table["covariance_type"])
+        kept = found.table[found.table["outcome"] != "dropped"]
+        assert np.isfinite(kept[["log_likelihood", "bic", "entropy"]]).all(axis=None)
+        assert {"EII", "VVI"} <= set(kept["covariance_type"])
 
 
 def test_advice_is_not_what_was_done_already() -> None:
@@ -78,6 +86,21 @@ def test_advice_is_not_what_was_done_already() -> None:
         GaussianMixture(4, prior=None, covariance_type="diag", init=np.arange(50) % 4).fit(points)
     assert "covariance_type" not in str(caught.value)
     assert "prior='weak'" in str(caught.value)
+    # One row's scatter of the whole table outweighs what six components of 25 flowers gain by being tight.
+    with pytest.raises(DataError, match="prior=None") as caught:
+        GaussianMixture(6, n_init=3, random_state=0).fit(iris())
+    assert "prior='weak'" not in str(caught.value)
+    assert GaussianMixture(6, prior=None, random_state=1).fit(iris()).converged_
+
+
+def test_what_is_told_of_a_collapse_is_what_was_tried() -> None:
+    X = np.repeat([0.0, 1.0, 2.0], 20)[:, None]
+    with pytest.warns(ConvergenceWarning, match="4, 5 left out"), pytest.raises(DataError) as caught:
+        select_model(X, [2, 3, 4, 5], estimator=GaussianMixture(1, prior=None, random_state=0))
+    assert "every start with 2 or 3 components" in str(caught.value)
+    line = np.c_[np.arange(30.0), 2 * np.arange(30.0)]
+    with pytest.warns(ConvergenceWarning, match="^2 of 2 starts of VVV with 1 component collapsed and were dropped$"):
+        select_model(line, [1], ["VVI", "VVV"], estimator=GaussianMixture(1, prior=None, n_init=2, random_state=0))
 
 
 STARTS: dict[str, tuple[Any, str]] = {
@@ -198,6 +221,18 @@ def test_a_generator_gives_every_model_the_same_starts() -> None:
     )
 
 
+def test_equals_are_told_apart_by_the_order_of_the_grid() -> None:
+    """With one component all models whose axes turn are the same, and on one column there is no shape."""
+    X = np.random.default_rng(0).multivariate_normal([0, 0], [[1, 0.8], [0.8, 1]], 200)
+    for kinds in (FULL, FULL[::-1]):
+        found = select_model(X, [1], kinds, random_state=0)
+        assert np.ptp(found.table["bic"]) < 1e-6
+        assert found.best.covariance_type == kinds[0]
+    assert select_model(X[:, :1], [1, 2], MODELS, random_state=0).table["covariance_type"].tolist() == [
+        *("EII", "EII", "VII", "VII")
+    ]
+
+
 def test_a_selection_is_short_in_print(grid: Any) -> None:
     assert repr(grid) == "Selection(2 components of VVV, by bic of 12 candidates)"
     classes = select_model(
@@ -210,6 +245,15 @@ def test_a_fold_that_collapsed_is_no_point_of_the_picture(grid: Any) -> None:
     table = grid.table.assign(held_out=-1.0)
     table.loc[[0, 5], "held_out"] = -np.inf
     assert "<svg" in replace(grid, table=table, criterion="held-out").figure()
+
+
+def test_a_wave_without_a_candidate_does_not_end_the_grid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dask_em.search.WAVE_BYTES", 1)
+    line = np.c_[np.arange(30.0), 2 * np.arange(30.0)]
+    model = GaussianMixture(1, prior=None, random_state=0)
+    with pytest.warns(ConvergenceWarning, match="of VVV with 1 component"):
+        found = select_model(line, [1], ["VVV", "VVI"], estimator=model)
+    assert found.best.covariance_type == "VVI"
 
 
 def test_waves_find_the_same(monkeypatch: pytest.MonkeyPatch, grid: Any) -> None:

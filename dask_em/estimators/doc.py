@@ -10,8 +10,10 @@ T = TypeVar("T", bound=type)
 SHARED = """prior : "weak" or None, default "weak"
         "weak" adds one pseudo-observation per component, so that no component can collapse onto a point: for a normal, a row's worth of scatter
         diag(column variances) / k^(2/d) (Fraley and Raftery 2007); for a category, coin or count, one observation at the column's margin.
-        One row's scatter of the whole table outweighs a small, tight component where groups lie very far apart (tens of their deviations): None is
-        exact maximum likelihood, and then a better choice.
+        One row's scatter of the whole table outweighs a small, tight component where groups lie very far apart (tens of their deviations): such a component may
+        even lose all its rows, for then its covariance is the prior's own, and the start is dropped. None is exact maximum likelihood, and then a better choice.
+        log_likelihood_ and BIC are those of the parameters found, without the prior's own term: somewhat below (BIC: above) those of mclust, which has no prior
+        unless asked; compare with None.
     tol : float, default 1e-6
         EM stops when both the last gain and the predicted remaining gain (Aitken) of the objective, per unit of weight, are at most this: a
         millionth of a log-likelihood unit a row is far below the noise of any sample.

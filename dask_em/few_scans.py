@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,9 @@ SAME = 0.02
 
 SURVIVORS = 2
 """Starts of one size that go on at most."""
+
+PATIENCE = 2.0
+"""Seconds of scans that a lost worker may cost beyond the one that is running; to bring a state here costs some hundredths."""
 
 
 def run_on_sample(
@@ -172,27 +176,34 @@ def scan(
 ) -> tuple[loop.State, ...]:
     """Scan until all candidates of all models have stopped; with a share of the rows to sample, the first scan brings them along.
 
-    The next scan is asked for before the record of the last one is looked at, so that a cluster does not wait for that; where the last one was the end, it is none.
+    The next scan is asked for before the record of the last one is looked at, so that a cluster does not wait for that; where the last one was the end, it is none. But once
+    PATIENCE has gone by the state is brought here first: on a cluster it would otherwise hang on all scans before it, which a lost worker could make run again.
     """
     start = grid.Grid(tuple(states), penalty)
     if start.done:
         return start.states
-    state = executor.put(start)
+    state, anchored = executor.put(start), monotonic()
     coarse: tuple[Any, ...] = ()
     if share is None:
         state = executor.fold(blocks, grid.ask, grid.tell, state)
     else:
         both = executor.fold(blocks, partial(ask_and_sample, share=share), tell_and_keep, state)
         state, coarse = executor.then(both, itemgetter(0)), (executor.then(both, itemgetter(1)),)
+    last = 0.0
     while True:
-        ahead = executor.fold(blocks, grid.ask, grid.tell, state, *coarse)
+        begun = monotonic()
+        late = begun + last - anchored > PATIENCE
+        ahead = None if late else executor.fold(blocks, grid.ask, grid.tell, state, *coarse)
         record = executor.look(state, grid.progress)
         if on_progress is not None:
             on_progress(record)
         if record.done:
             final: grid.Grid = executor.look(state, _identity)
             return final.states
-        state = ahead
+        if ahead is None:
+            state, anchored = executor.anchor(state), monotonic()
+            ahead = executor.fold(blocks, grid.ask, grid.tell, state, *coarse)
+        state, last = ahead, monotonic() - begun
 
 
 def _identity(value: Any) -> Any:

@@ -97,6 +97,9 @@ class Executor(Protocol):
     def then(self, handle: Any, function: Callable[[Any], Any]) -> Any:
         """The handle of function(value)."""
 
+    def anchor(self, handle: Any) -> Any:
+        """The handle of the same value, which no longer hangs on what it was made of."""
+
     def look(self, handle: Any, function: Callable[[Any], Any]) -> Any:
         """function(value), brought here."""
 

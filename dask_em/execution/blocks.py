@@ -14,6 +14,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -22,6 +23,7 @@ from typing import Any
 from dask_em.execution.base import Unit
 from dask_em.execution.scratch import ScratchFile, Writer
 from dask_em.execution.tiers import Tier
+from dask_em.execution.tree import Node, insert
 
 Encode = Callable[[Unit, Sequence[Any]], list[Any]]
 
@@ -36,8 +38,17 @@ class Recipe:
     encode: Encode
 
     def __iter__(self) -> Iterator[Any]:
-        for unit in self.units:
-            yield from self.encode(unit, unit.pieces)
+        """The blocks in order; a helper reads and encodes the next unit while those of one are used, for storage may answer slowly."""
+        with ThreadPoolExecutor(1, "dask-em-ahead") as helper:
+            ahead = helper.submit(self._encoded, 0)
+            for i in range(1, len(self.units) + 1):
+                blocks = ahead.result()
+                if i < len(self.units):
+                    ahead = helper.submit(self._encoded, i)
+                yield from blocks
+
+    def _encoded(self, i: int) -> list[Any]:
+        return self.encode(self.units[i], self.units[i].pieces)
 
     def __sizeof__(self) -> int:
         return 256 + sum(sys.getsizeof(piece) for unit in self.units for piece in unit.pieces)
@@ -165,6 +176,14 @@ def make_run(tier: Tier, recipe: Recipe, place: Callable[[], str]) -> Run:
     if tier == "mapped":
         return Mapped(recipe, place)
     return Resident(recipe) if tier == "resident" else Streamed(recipe)
+
+
+def walk(run: Run, first: int, step: Callable[[Any], Any]) -> dict[Node, Any]:
+    """The sums of a function over the blocks of a run, the first of which has this number, by complete subtrees."""
+    nodes: dict[Node, Any] = {}
+    for i, block in enumerate(run, first):
+        insert(nodes, (0, i), step(block))
+    return nodes
 
 
 def warn_of_trouble(troubles: Iterable[str | None]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from typing import Any
@@ -23,7 +23,7 @@ from dask.optimization import cull
 from distributed import Client, Future, LocalCluster, default_client, futures_of, get_worker
 
 from dask_em.execution.base import Unit, make_runs
-from dask_em.execution.blocks import Encode, Recipe, Run, make_run, warn_of_trouble
+from dask_em.execution.blocks import Encode, Recipe, Run, make_run, walk, warn_of_trouble
 from dask_em.execution.threads import single_blas
 from dask_em.execution.tiers import Tier, available_memory, check_wanted, choose, free_disk
 from dask_em.execution.tree import insert, join, total
@@ -115,16 +115,11 @@ def active_client() -> Client | None:
 
 @dataclass
 class _Blocks:
-    """Runs of blocks on the cluster, each with the number of its first block.
-
-    troubles : where they could not be kept, until the user was told
-    states : the last states. When state t is known, whoever walks in scan t + 1 gets a copy of it, so that it outlives a worker once that scan is over; the ones before are
-    let go only then. Otherwise a worker that dies might take the last copies along, and the cluster would go back to the first scan.
-    """
+    """Runs of blocks on the cluster, each with the number of its first block, and where they could not be kept, until the user was told."""
 
     runs: list[tuple[int, Future]]
     troubles: list[Future]
-    states: deque[Future] = field(default_factory=lambda: deque(maxlen=4))
+    scanned: bool = False
 
 
 class DaskExecutor:
@@ -199,7 +194,7 @@ class DaskExecutor:
         return _Blocks(runs, [self._submit(_trouble, run) for _, run in runs] if tier == "mapped" else [])
 
     def release(self, blocks: _Blocks) -> None:
-        for future in (*(run for _, run in blocks.runs), *blocks.troubles, *blocks.states):
+        for future in (*(run for _, run in blocks.runs), *blocks.troubles):
             future.release()
 
     def put(self, value: Any) -> Any:
@@ -213,12 +208,12 @@ class DaskExecutor:
         state: Any,
         *known: Any,
     ) -> Future:
-        if blocks.states:
+        if blocks.scanned:  # the first scan is under way, and nobody waits
             troubles, blocks.troubles = blocks.troubles, []
             warn_of_trouble(self.client.gather(troubles))
+        blocks.scanned = True
         parts = [self._submit(_walk, ask, state, run, first) for first, run in blocks.runs]
-        blocks.states.append(self._submit(_root, tell, state, self._joined(parts), *known))
-        return blocks.states[-1]
+        return self._submit(_root, tell, state, self._joined(parts), *known)
 
     def _joined(self, parts: list[Future]) -> list[Future]:
         """The sums of few long runs in the place of those of many short ones."""
@@ -228,6 +223,9 @@ class DaskExecutor:
 
     def then(self, handle: Any, function: Callable[[Any], Any]) -> Future:
         return self._submit(function, handle)
+
+    def anchor(self, handle: Any) -> Future:
+        return self._submit(_itself, self._submit(_itself, handle, priority=1).result())
 
     def look(self, handle: Any, function: Callable[[Any], Any]) -> Any:
         # Before the next scan, which may have been asked for already.
@@ -294,6 +292,10 @@ def _room(scratch: str | None, dask_worker: Any) -> _Room:
     return _Room(host, dask_worker.state.nthreads, limit, available_memory(), disk)
 
 
+def _itself(value: Any) -> Any:
+    return value
+
+
 def _place(scratch: str | None) -> str:
     return scratch or get_worker().local_directory
 
@@ -336,13 +338,9 @@ def _trouble(run: Run) -> str | None:
 
 
 def _walk(ask: Callable[[Any], Callable[[Any], Any] | None], state: Any, run: Run, first: int) -> dict[Any, Any]:
-    nodes: dict[Any, Any] = {}
     with single_blas():
         step = ask(state)
-        if step is not None:
-            for i, block in enumerate(run, first):
-                insert(nodes, (0, i), step(block))
-    return nodes
+        return {} if step is None else walk(run, first, step)
 
 
 def _root(tell: Callable[..., Any], state: Any, parts: Sequence[dict[Any, Any]], *known: Any) -> Any:

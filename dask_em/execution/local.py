@@ -13,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from dask_em.execution.base import Unit
-from dask_em.execution.blocks import Encode, Recipe, Run, make_run, warn_of_trouble
+from dask_em.execution.base import Unit, make_runs
+from dask_em.execution.blocks import Encode, Recipe, Run, make_run, walk, warn_of_trouble
 from dask_em.execution.threads import single_blas
 from dask_em.execution.tiers import available_memory, check_wanted, choose, free_disk
-from dask_em.execution.tree import insert, total
+from dask_em.execution.tree import insert, join, total
 
 
 class _Later:
@@ -33,11 +33,15 @@ class _Later:
         return self._value
 
 
+RUNS_PER_THREAD = 16
+"""Runs of a scan for each thread, which takes the next one when it is done: so many that threads end together."""
+
+
 @dataclass
 class _Blocks:
-    """Runs of one unit each, and whether the user was told where they could not be kept."""
+    """Runs, each with the number of its first block, and whether the user was told where they could not be kept."""
 
-    runs: list[Run]
+    runs: list[tuple[int, Run]]
     told: bool = False
 
 
@@ -77,10 +81,12 @@ class LocalExecutor:
     def open(self, units: Sequence[Unit], encode: Encode, row_bytes: int = 0) -> _Blocks:
         nbytes = row_bytes * sum(unit.rows for unit in units)
         tier = choose(self.blocks, nbytes, available_memory(), free_disk(self._place()), "in this process")
-        return _Blocks([make_run(tier, Recipe((unit,), encode), self._place) for unit in units])
+        cuts = make_runs([unit.rows for unit in units], RUNS_PER_THREAD * self.n_threads)
+        runs = [tuple(units[cut]) for cut in cuts]
+        return _Blocks([(own[0].first_block, make_run(tier, Recipe(own, encode), self._place)) for own in runs])
 
     def release(self, blocks: _Blocks) -> None:
-        for run in blocks.runs:
+        for _, run in blocks.runs:
             run.release()
 
     def put(self, value: Any) -> Any:
@@ -109,22 +115,17 @@ class LocalExecutor:
             if step is None:
                 return state
 
-            def walk(run: Run) -> list[Any]:
-                return [step(block) for block in run]
-
-            nodes: dict[Any, Any] = {}
-            block = 0
-            for values in self._each(walk, blocks.runs):
-                for value in values:
-                    insert(nodes, (0, block), value)
-                    block += 1
+            nodes = join(self._each(lambda item: walk(item[1], item[0], step), blocks.runs))
             if not blocks.told:
-                warn_of_trouble(run.trouble for run in blocks.runs)
+                warn_of_trouble(run.trouble for _, run in blocks.runs)
                 blocks.told = True
             return tell(state, total(nodes), *known)
 
     def then(self, handle: Any, function: Callable[[Any], Any]) -> Any:
         return _Later(lambda: function(_value(handle)))
+
+    def anchor(self, handle: Any) -> Any:
+        return handle
 
     def look(self, handle: Any, function: Callable[[Any], Any]) -> Any:
         return function(_value(handle))

@@ -36,6 +36,7 @@ from dask_em.execution.base import Executor, Unit, make_units
 from dask_em.execution.choose import is_dask_frame, open_executor
 from dask_em.families import Binomial
 from dask_em.families.base import Array
+from dask_em.few_scans import scan
 from dask_em.fitting import profile_source, row_bytes
 from dask_em.inference.information import WeightType, check_choice, check_not_named, free
 from dask_em.inference.record import Layout, StandardErrors, published, stored
@@ -100,17 +101,11 @@ def _refitted(
     )
     k = model.n_components
     start = loop.start(rules, [k] * m, model.parameters.take(np.tile(np.arange(k), m)))
-    state = executor.put(start)
     try:
-        while not executor.look(state, loop.progress).done:
-            state = executor.fold(blocks, loop.ask, loop.tell, state)
-        return executor.look(state, _candidates)
+        (done,) = scan(executor, blocks, [start], None)
+        return done.candidates
     finally:
         executor.release(blocks)
-
-
-def _candidates(state: loop.State) -> Sequence[loop.Candidate]:
-    return state.candidates
 
 
 def _encode(

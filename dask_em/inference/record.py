@@ -109,7 +109,7 @@ def stored(model: FittedMixture) -> Array:
     return np.concatenate([model.parameters.weights, np.concatenate(parts, axis=1).ravel()])
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class StandardErrors:
     """Standard errors of every parameter of a fitted mixture.
 
@@ -134,6 +134,12 @@ class StandardErrors:
     n_free: int
     like: dict[str, Any]
     replicates: Array | None = None
+
+    def __repr__(self) -> str:
+        return f"StandardErrors({self.kind}, of {len(self.errors)} parameters)"
+
+    def _repr_html_(self) -> str:
+        return str(self.to_frame().to_html())
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
 
-from dask_em.errors import ConfigurationError, DataError
+from dask_em.errors import ConfigurationError, ConvergenceWarning, DataError
 from dask_em.estimators.tables import opened, to_source
 from dask_em.execution.choose import is_dask_frame, open_executor
 from dask_em.families.base import Array, Mask
@@ -25,6 +26,9 @@ MOST_SUMS = 1 << 22
 
 SINGULAR = 1e-10
 """Smallest eigenvalue, with unit diagonal, of an information matrix that still says something of every parameter."""
+
+LEFT = 0.1
+"""Gain a parameter that a fit may leave, besides ten times its tolerance, before its table is doubted."""
 
 
 def louis_cost(model: FittedMixture) -> int:
@@ -70,6 +74,7 @@ def standard_errors(estimator: Any, X: Any, kind: str, sample_weight: Any, weigh
         raise DataError("the table has no rows: give at least one row")
     if not found.weight > 0:
         raise DataError("the row weights are all zero: give at least some rows a positive weight")
+    check_weight(estimator, found.weight, weight_type)
     return _record(estimator, found, kind, weight_type)
 
 
@@ -85,6 +90,7 @@ def _record(estimator: Any, found: Derivatives, kind: str, weight_type: str) -> 
         information = jacobian.T @ found.observed(model.parameters.weights) @ jacobian + prior
         information -= _curvature(model, found.gradient + prior_gradient, len(information))
         covariance = _inverse(information, kind)
+    _check_optimum(estimator, jacobian.T @ (found.gradient + prior_gradient), covariance, found.weight)
     if kind == "sandwich":
         middle = jacobian.T @ found.squared @ jacobian if weight_type == "probability" else scores
         covariance = covariance @ middle @ covariance
@@ -96,6 +102,26 @@ def _record(estimator: Any, found: Derivatives, kind: str, weight_type: str) -> 
     names = tuple(name for name, held in zip(layout.names, boundary) if held)
     estimates = layout.shift + layout.unit * stored(model)
     return StandardErrors(kind, layout, estimates, across, names, jacobian.shape[1], published(estimator))
+
+
+def check_weight(estimator: Any, weight: float, weight_type: str) -> None:
+    """Refuse rows that are more or fewer than those of the fit; the size of probability weights says nothing."""
+    fitted = float(estimator.sum_of_weights_)
+    if weight_type == "frequency" and not np.isclose(weight, fitted, rtol=1e-6):
+        raise DataError(
+            f"the rows have a weight of {weight:,.6g} in all and those of the fit had {fitted:,.6g}: give the fitted table, and sample_weight as in fit"
+        )
+
+
+def _check_optimum(estimator: Any, gradient: Array, covariance: Array, weight: float) -> None:
+    """Warn where a step of Newton's would gain more than a fit leaves: at another table's optimum it gains about one a parameter."""
+    gain = 0.5 * float(gradient @ covariance @ gradient)
+    if estimator.converged_ and gain > LEFT * len(gradient) + 10.0 * float(estimator.tol) * weight:
+        warnings.warn(
+            f"the fit is no maximum on these rows ({gain:.3g} of log-likelihood are left to gain): give the fitted table, and sample_weight as in fit, or fit with a smaller tol",
+            ConvergenceWarning,
+            stacklevel=5,
+        )
 
 
 def free(model: FittedMixture) -> tuple[Array, Mask]:

@@ -38,7 +38,7 @@ from dask_em.families import Binomial
 from dask_em.families.base import Array
 from dask_em.few_scans import scan
 from dask_em.fitting import profile_source, row_bytes
-from dask_em.inference.information import WeightType, check_choice, check_not_named, free
+from dask_em.inference.information import WeightType, check_choice, check_not_named, check_weight, free
 from dask_em.inference.record import Layout, StandardErrors, published, stored
 from dask_em.mixture import Mixture
 from dask_em.model import FittedMixture
@@ -88,6 +88,7 @@ def _refitted(
         raise DataError("the table has no rows: give at least one row")
     if not found.weight > 0:
         raise DataError("the row weights are all zero: give at least some rows a positive weight")
+    check_weight(estimator, found.weight, weight_type)
     mixture = model.mixture
     if schema.design.gaussian and schema.design.pattern:
         # The table may have holes that the fitted one did not have.

@@ -13,7 +13,7 @@ from distributed import Client
 from numpy.testing import assert_allclose
 
 from dask_em import BinomialMixture, GaussianMixture, LatentClassAnalysis, MixtureModel, PoissonMixture
-from dask_em.errors import ConfigurationError, DataError
+from dask_em.errors import ConfigurationError, ConvergenceWarning, DataError
 from dask_em.families.covariance import MODELS
 from dask_em.inference import louis_cost
 from tests import reference
@@ -229,8 +229,33 @@ def test_the_size_of_probability_weights_does_not_matter() -> None:
             for w in (weight, 100 * weight)
         )
         assert_allclose(larger.errors, own.errors, rtol=1e-9)
-    few = fitted.standard_errors(frame, sample_weight=100 * weight)
-    assert_allclose(10 * few.errors, fitted.standard_errors(frame, sample_weight=weight).errors, rtol=1e-9)
+    many = GaussianMixture(2, covariance_type="EEE", **EXACT).fit(frame, sample_weight=100 * weight)
+    few = many.standard_errors(frame, sample_weight=100 * weight)
+    assert_allclose(10 * few.errors, fitted.standard_errors(frame, sample_weight=weight).errors, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["observed", "empirical", "sandwich"])
+def test_rows_and_weights_that_were_not_fitted(kind: str) -> None:
+    """Whoever forgets the weights would get standard errors of another fit."""
+    frame, weight = normal_table(0.2)
+    fitted = GaussianMixture(2, **EXACT).fit(frame, sample_weight=weight)
+    with pytest.raises(DataError, match="sample_weight as in fit"):
+        fitted.standard_errors(frame, kind)
+    with pytest.raises(DataError, match="give the fitted table"):
+        fitted.standard_errors(frame[:50], kind, sample_weight=weight[:50])
+    with pytest.raises(DataError, match="sample_weight as in fit"):
+        fitted.bootstrap(frame, 3, random_state=0)
+    with pytest.warns(ConvergenceWarning, match="no maximum on these rows"):
+        fitted.standard_errors(frame, kind, sample_weight=np.roll(weight, 1))
+    with pytest.warns(ConvergenceWarning, match="no maximum on these rows"):
+        fitted.standard_errors(frame + np.arange(len(frame.columns)) / 2, kind, sample_weight=weight)
+
+
+def test_they_are_short_in_print_and_a_table_in_a_notebook() -> None:
+    frame, weight = normal_table(0.2)
+    found = GaussianMixture(2, **EXACT).fit(frame, sample_weight=weight).standard_errors(frame, sample_weight=weight)
+    assert repr(found) == f"StandardErrors(observed, of {len(found.names)} parameters)"
+    assert found._repr_html_() == found.to_frame().to_html()
 
 
 def test_units_of_columns_do_not_matter() -> None:

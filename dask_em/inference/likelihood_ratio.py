@@ -21,7 +21,7 @@ from dask_em.data.columns import missing_cells
 from dask_em.data.profile import MAX_PATTERNS, pattern_groups, weighted_rows
 from dask_em.data.reading import read_rows
 from dask_em.data.schema import Design
-from dask_em.errors import ConfigurationError, ConvergenceWarning
+from dask_em.errors import ConfigurationError, ConvergenceWarning, DataError
 from dask_em.estimators.arguments import checked_number, seed_of
 from dask_em.estimators.base import BaseMixture
 from dask_em.estimators.tables import opened, to_source
@@ -40,12 +40,14 @@ class LikelihoodRatioTest:
     statistic : 2 (log L_{k+1} - log L_k)
     pvalue : (1 + tables with a statistic at least as large) / (1 + tables); a small one speaks for k + 1
     replicates : (n_replicates,) statistics of tables drawn from k components
+    redrawn : tables that could not be fitted, such as with too few cells in a column, and were drawn again
     """
 
     n_components: int
     statistic: float
     pvalue: float
     replicates: Array
+    redrawn: int = 0
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,10 @@ def k_against_k_plus_1(
     ------
     ConfigurationError
         The estimator starts from given values or labels, which say nothing of k + 1 components.
+    DataError
+        More tables than n_replicates were drawn that cannot be fitted.
+    ConvergenceWarning
+        (as a warning) so many tables could not be fitted and were drawn again.
     """
     k = checked_number("k", k, numbers.Integral)
     n_replicates = checked_number("n_replicates", n_replicates, numbers.Integral)
@@ -114,15 +120,27 @@ def k_against_k_plus_1(
     holes = _holes(twin, table, null.schema.design, sample_weight)
     n = max(round(found.profile.weight), 1)
     statistic = _statistic(found, k)
-    replicates = []
-    for _ in range(n_replicates):
+    replicates: list[float] = []
+    redrawn = 0
+    while len(replicates) < n_replicates:
         again = clone(twin).set_params(executor="local", random_state=int(rng.integers(2**31)))
         drawn = draw(null, n, holes, rng)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            replicates.append(_statistic(again.fit_candidates(drawn, [k, k + 1]), k))
+            try:
+                replicates.append(_statistic(again.fit_candidates(drawn, [k, k + 1]), k))
+            except DataError:
+                redrawn += 1
+        if redrawn > n_replicates:
+            raise DataError(
+                f"of {redrawn + len(replicates)} tables that were drawn from {k} component(s) {redrawn} cannot be fitted: leave out columns with few cells"
+            )
+    if redrawn:
+        warnings.warn(
+            f"{redrawn} drawn tables could not be fitted and were drawn again", ConvergenceWarning, stacklevel=2
+        )
     reached = sum(r >= statistic for r in replicates)
-    return LikelihoodRatioTest(k, statistic, (1 + reached) / (1 + n_replicates), np.array(replicates))
+    return LikelihoodRatioTest(k, statistic, (1 + reached) / (1 + n_replicates), np.array(replicates), redrawn)
 
 
 def _statistic(found: Any, k: int) -> float:

@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from dask_em import GaussianMixture, MixtureModel, PoissonMixture
-from dask_em.errors import ConfigurationError
+from dask_em.errors import ConfigurationError, ConvergenceWarning
 from dask_em.inference import k_against_k_plus_1
 from dask_em.inference.likelihood_ratio import draw
 from tests import reference
@@ -55,6 +55,16 @@ def test_drawn_tables_have_the_holes_of_the_table() -> None:
     assert not (drawn["x"].isna() & drawn["town"].isna()).any()
     found = k_against_k_plus_1(frame, model, 1, 4, random_state=0)
     assert 0 < found.pvalue <= 1
+
+
+def test_a_drawn_table_that_cannot_be_fitted_is_drawn_again() -> None:
+    """Of three cells in forty rows few tables keep none or one."""
+    frame = pd.DataFrame({"a": [np.nan] * 37 + [1.0, 2.0, 3.5], "b": np.arange(40.0)})
+    with pytest.warns(ConvergenceWarning, match="drawn tables could not be fitted and were drawn again") as told:
+        found = k_against_k_plus_1(frame, GaussianMixture(1), 1, 39, random_state=0)
+    assert len(found.replicates) == 39
+    assert 1 <= found.redrawn < 39
+    assert any(str(w.message).startswith(f"{found.redrawn} drawn") for w in told)
 
 
 def test_bad_arguments() -> None:

@@ -337,7 +337,10 @@ class BaseMixture(DensityMixin, BaseEstimator):
         return total / weight
 
     def bic(self, X: Any, sample_weight: Any = None) -> float:
-        """Bayesian information criterion, smaller is better: -2 log-likelihood + free parameters x log(sum of weights)."""
+        """Bayesian information criterion, smaller is better: -2 log-likelihood + free parameters x log(sum of weights).
+
+        The weights are those of all rows: one in which nothing is observed is a member of the sample that did not answer. Leave such rows out to not count them.
+        """
         total, weight = self._log_likelihood(X, sample_weight)
         return -2 * total + self.model_.n_parameters * float(np.log(weight))
 

@@ -28,7 +28,8 @@ SHARED = """prior : "weak" or None, default "weak"
         (three standard errors). A larger sample then anticipates where each scan leads, so that a handful of scans are enough.
     init : "kmeans++", "random", (n,) integer labels from 0 to n_components - 1, or a fitted mixture or the folder of a saved one, default "kmeans++"
         How rows of a sample are grouped to start from: around centres drawn by k-means++, or around random rows. With labels EM starts with the
-        M-step on them; from a model of the same columns it goes on where that one ended. What the *_init parameters give goes before.
+        M-step on them; from a model of the same columns it goes on where that one ended. What the *_init parameters give goes before. Where these lie outside the
+        covariance model EM starts at the nearest point of it. Seeded rows are chosen by a hash of their contents, so a column in other units has other starts.
     compress : "auto", True or False, default "auto"
         Whether one scan collapses the table to its distinct rows, weighted by how often they come, which are then fitted in its place: without loss, and as much faster
         as rows are repeated. "auto" does so from 16,384 rows on where at least four are alike on average, as with answers to a questionnaire, small counts and 8-bit images.

@@ -11,10 +11,11 @@ BENCH := $(BIN)/python -m bench
 help: ## List the verbs
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-demo: $(READY) ## Segment real customers, complete a real survey, and run the textbook's coins, into output/
-	rm -rf output/customer_segmentation output/survey_imputation output/coin_flips
+demo: $(READY) ## Segment real customers, complete a real survey, split a photograph, and run the textbook's coins, into output/
+	rm -rf output/customer_segmentation output/survey_imputation output/image_segmentation output/coin_flips
 	$(BIN)/dask-em run conf/customer_segmentation.yaml
 	$(BIN)/dask-em run conf/survey_imputation.yaml
+	$(BIN)/dask-em run conf/image_segmentation.yaml
 	$(BIN)/dask-em run conf/coin_flips.yaml
 
 test: $(READY) ## Run the tests

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         MultivariateNormal,
         PoissonMixture,
     )
+    from dask_em.images.segment import segment_image
     from dask_em.imputation.pooling import pool
     from dask_em.inference import k_against_k_plus_1
     from dask_em.priors import InverseWishart, Ridge
@@ -37,6 +38,7 @@ _HOME = {
     "load": "dask_em.artifact",
     "pool": "dask_em.imputation.pooling",
     "save": "dask_em.artifact",
+    "segment_image": "dask_em.images.segment",
     "select_model": "dask_em.search",
 }
 
@@ -54,6 +56,7 @@ __all__ = [
     "load",
     "pool",
     "save",
+    "segment_image",
     "select_model",
 ]
 

@@ -30,12 +30,17 @@ __all__ = [
     "CoinConfig",
     "CompleteJourney",
     "ComponentRange",
+    "GeneratedPicture",
+    "ImageSegmentationConfig",
     "ImputerConfig",
     "Job",
     "Level",
     "ModelConfig",
     "Nhanes",
     "OneCoin",
+    "Picture",
+    "PictureFile",
+    "SamplePicture",
     "SegmentationConfig",
     "Settings",
     "Source",
@@ -223,6 +228,13 @@ Components = Annotated[
 ]
 
 
+def numbers_of(wanted: ComponentRange | tuple[int, ...] | int) -> tuple[int, ...]:
+    """The numbers that are meant, ascending, each once."""
+    if isinstance(wanted, ComponentRange):
+        return tuple(range(wanted.minimum, wanted.maximum + 1))
+    return tuple(sorted(set(wanted))) if isinstance(wanted, tuple) else (wanted,)
+
+
 class Level(Settings):
     """One kind of row to segment."""
 
@@ -236,10 +248,7 @@ class Level(Settings):
     @property
     def candidates(self) -> tuple[int, ...]:
         """The numbers of components to try, ascending, each once."""
-        wanted = self.n_components
-        if isinstance(wanted, ComponentRange):
-            return tuple(range(wanted.minimum, wanted.maximum + 1))
-        return tuple(sorted(set(wanted))) if isinstance(wanted, tuple) else (wanted,)
+        return numbers_of(self.n_components)
 
 
 class SegmentationConfig(Settings):
@@ -400,7 +409,101 @@ class CoinConfig(Settings):
     """Folder for the results; it must be empty or absent."""
 
 
-Job = Annotated[SegmentationConfig | SurveyImputationConfig | CoinConfig, Field(discriminator="pipeline")]
+class PictureFile(Settings):
+    """A PNG, JPEG, TIFF or Zarr picture."""
+
+    kind: Literal["file"]
+    path: Name
+    nodata: float | None = None
+    """Value that means missing; null is what the file says."""
+
+
+class SamplePicture(Settings):
+    """A photograph that scikit-learn ships."""
+
+    kind: Literal["sample"]
+    name: Literal["china", "flower"]
+
+
+class GeneratedPicture(Settings):
+    """Four regions in their colours, with noise."""
+
+    kind: Literal["generated"]
+    height: Positive = 600
+    width: Positive = 800
+    noise: Annotated[float, Field(ge=0)] = 15.0
+    """Standard deviation, in steps of 8 bits."""
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+PictureSource = Annotated[PictureFile | SamplePicture | GeneratedPicture, Field(discriminator="kind")]
+
+Pixel = Annotated[int, Field(ge=0)]
+
+
+class Picture(Settings):
+    """One picture to segment; the same words as in dask_em.segment_image."""
+
+    source: PictureSource
+    n_segments: Components = 5
+    """Number of segments: one, a list to choose from, or minimum and maximum."""
+    colour_space: Literal["rgb", "lab"] = "rgb"
+    """The channels as they are, or CIELAB, where distances are closer to what people see."""
+    features: tuple[Literal["position", "local_mean", "gradient"], ...] = ()
+    """What describes a pixel beside its colour; every pixel is then a row of its own."""
+    covariance_type: CovarianceShape = "full"
+    """Shape of a segment's cloud of colours, by scikit-learn's or mclust's name."""
+    criterion: Literal["bic", "icl", "aic", "held-out"] = "bic"
+    """How to choose among several numbers of segments."""
+    smoothing: Annotated[float, Field(ge=0)] = 0.0
+    """Strength of the prior that neighbours agree; 1 to 3 for pictures with noise."""
+    smallest_region: Annotated[int, Field(ge=1, le=512)] = 1
+    """Regions of fewer pixels join their surroundings."""
+    seeds: dict[Name, tuple[tuple[Pixel, Pixel, Pixel, Pixel], ...]] = {}
+    """Boxes (left, top, right, bottom) whose segment is known, by its name."""
+    n_init: Positive = 5
+    """Starts of every number of segments."""
+    tol: Annotated[float, Field(gt=0)] = 1e-6
+    """Stop when the remaining gain of the log-likelihood per pixel is at most this."""
+    max_iter: Positive = 1000
+    """Most EM iterations of a start."""
+    random_state: Annotated[int, Field(ge=0)] = 0
+    """Seed of everything random."""
+
+    @property
+    def candidates(self) -> tuple[int, ...]:
+        """The numbers of segments to try, ascending, each once."""
+        return numbers_of(self.n_segments)
+
+
+class ImageSegmentationConfig(Settings):
+    """Split a picture into its regions, write their map, report."""
+
+    pipeline: Literal["image_segmentation"]
+    pictures: Annotated[dict[Name, Picture], Field(min_length=1)]
+    """The pictures that this job can segment, by name."""
+    picture: Name
+    """Which of the pictures to run."""
+    maps: Literal["auto", "png", "tiff", "zarr"] = "auto"
+    """Form of the label map; auto is that of the picture."""
+    posterior: bool = False
+    """Whether the probabilities of the segments are written, too."""
+    cluster: ClusterConfig = ClusterConfig()
+    output: Name
+    """Folder for the results; it must be empty or absent."""
+
+    @field_validator("picture")
+    @classmethod
+    def _is_declared(cls, picture: str, info: ValidationInfo) -> str:
+        names = info.data.get("pictures")
+        if names is not None and picture not in names:
+            raise ValueError(f"no such picture; the pictures are {', '.join(names)}")
+        return picture
+
+
+Job = Annotated[
+    SegmentationConfig | SurveyImputationConfig | ImageSegmentationConfig | CoinConfig, Field(discriminator="pipeline")
+]
 
 
 def json_schema(model: Any = Job) -> dict[str, Any]:

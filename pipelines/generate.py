@@ -229,6 +229,18 @@ def main() -> None:
     """Make tables whose truth is known."""
 
 
+@main.command("image")
+@click.option("--megapixels", type=click.FloatRange(min=0.1), required=True, help="How many million pixels, about.")
+@click.option("--output", type=click.Path(), required=True, help="Folder to make.")
+@click.option("--noise", type=click.FloatRange(min=0), default=2.0, show_default=True, help="Standard deviation.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same picture.")
+def image_command(megapixels: float, output: str, noise: float, seed: int) -> None:
+    """Write a tiled BigTIFF of any size, made of two photographs with noise."""
+    from pipelines.pictures import write_large
+
+    click.echo(json.dumps(write_large(output, megapixels, noise, seed)))
+
+
 @main.command("survey")
 @click.option("--rows", type=click.IntRange(min=1), required=True, help="How many people.")
 @click.option("--output", type=click.Path(), required=True, help="Folder to make.")

@@ -119,7 +119,7 @@ def test_an_unknown_key_without_a_near_name_lists_the_names(mistakes):
 def test_the_pipeline_decides_which_keys_are_known(mistakes):
     assert mistakes(COINS + "levels: {}\n")[0].startswith("job.yaml:5:1: levels: unknown key")
     assert mistakes(COINS.replace("coin_flips", "coin_flip")) == [
-        "job.yaml:1:11: pipeline: must be one of 'customer_segmentation', 'survey_imputation', 'coin_flips'; did you mean 'coin_flips'?"
+        "job.yaml:1:11: pipeline: must be one of 'customer_segmentation', 'survey_imputation', 'image_segmentation', 'coin_flips'; did you mean 'coin_flips'?"
     ]
     assert mistakes(COINS.replace("pipeline: coin_flips\n", "")) == ["job.yaml:1:1: pipeline: this key is required"]
 

@@ -28,7 +28,8 @@ def compose() -> dict:
 
 
 def test_all_jobs_are_there():
-    assert {path.stem for path in CONF} == {"customer_segmentation", "cdnow", "coin_flips", "survey_imputation"}
+    names = {"customer_segmentation", "cdnow", "coin_flips", "image_segmentation", "survey_imputation"}
+    assert {path.stem for path in CONF} == names
 
 
 def test_the_schema_of_job_files_is_current():

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from dask_em.families.base import Array, Family
 from dask_em.scan import Block
 
-
 EXAMPLES = 32
 """Rows of a known component that are looked at for the mean of them."""
 

@@ -1,11 +1,12 @@
 """The report as one HTML file: text, figures and tables, and nothing that is fetched or run.
 
-Everything a caller gives is escaped, figures excepted: those are SVG from `figures`, whose text matplotlib has escaped. The page's
+Everything a caller gives is escaped, figures excepted: those are PNG, or SVG from `figures`, whose text matplotlib has escaped. The page's
 policy forbids scripts and outside resources in any case. Figures take their ink from the page, so they follow light and dark.
 """
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import secrets
@@ -31,19 +32,19 @@ class Section:
     ----------
     heading : str
     paragraphs : sequence of str
-    figure : str, optional
-        An SVG from `dask_em.report.figures`.
+    figure : str or bytes, optional
+        An SVG from `dask_em.report.figures`, or a PNG.
     table : pandas.DataFrame, optional
         Shown without its index.
     formats : mapping from a column to a format specification, optional
-        For instance `{"spend": ",.0f", "share": ".1%"}`; a number without one has four significant digits.
+        For instance `{"spend": ",.0f", "share": ".1%"}`; a number without one has four significant digits. "swatch" shows a colour, given as #rrggbb.
     caption : str, optional
         Stands below figure and table.
     """
 
     heading: str
     paragraphs: Sequence[str] = ()
-    figure: str | None = None
+    figure: str | bytes | None = None
     table: pd.DataFrame | None = None
     formats: Mapping[str, str] = field(default_factory=dict)
     caption: str | None = None
@@ -65,7 +66,7 @@ def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     Raises
     ------
     ConfigurationError
-        jinja2 is not installed, or a figure is not an SVG.
+        jinja2 is not installed, or a figure is neither SVG nor PNG.
     """
     try:
         from jinja2 import Environment, StrictUndefined
@@ -111,13 +112,15 @@ def _section(section: Section) -> dict[str, Any]:
     }
 
 
-def _inline(svg: str, heading: str) -> Any:
+def _inline(svg: str | bytes, heading: str) -> Any:
     """The figure as part of an HTML page: no namespaces, no fixed size, the page's inks."""
     from markupsafe import Markup
 
-    if not svg.startswith("<svg"):
+    if isinstance(svg, bytes) and svg.startswith(b"\x89PNG"):
+        return Markup('<img alt="" src="data:image/png;base64,{}">').format(base64.b64encode(svg).decode())
+    if isinstance(svg, bytes) or not svg.startswith("<svg"):
         raise ConfigurationError(
-            f"the figure of section {heading!r} is not an SVG: give one from dask_em.report.figures"
+            f"the figure of section {heading!r} is not an SVG or PNG: give one from dask_em.report.figures"
         )
     opening, body = svg.split(">", 1)
     opening = re.sub(r'\s(?:xmlns(?::\w+)?|width|height|version)="[^"]*"', "", opening)
@@ -131,6 +134,15 @@ def _page_inks(style: str) -> str:
     return style
 
 
+def _swatch(colour: str) -> Any:
+    """A colour to look at, and its name."""
+    from markupsafe import Markup
+
+    if not re.fullmatch("#[0-9a-f]{6}", colour):
+        raise ConfigurationError("a swatch is not a colour: give #rrggbb")
+    return Markup('<span class="swatch" style="background:{0}"></span>{0}').format(colour)
+
+
 def _is_number(column: pd.Series) -> bool:
     return pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype)
 
@@ -138,6 +150,8 @@ def _is_number(column: pd.Series) -> bool:
 def _cell(value: Any, specification: str | None) -> str:
     if pd.isna(value):
         return "–"
+    if specification == "swatch":
+        return _swatch(str(value))
     if specification is not None:
         text = format(value, specification)
     elif isinstance(value, float):

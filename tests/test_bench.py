@@ -57,6 +57,12 @@ def test_scaling(bench):
     assert lines[0]["peak MB a worker"] >= lines[0]["idle MB a worker"]
 
 
+def test_outofcore(bench):
+    (lines,) = bench("outofcore --rows 4000 --dim 3 --k 2 --workers 1 --memory 2GB --tiers mapped --scans 2").values()
+    assert lines[0]["are"] == "mapped as asked"
+    assert lines[0]["peak"] >= lines[0]["MB idle"]
+
+
 def test_scheduler(bench):
     found = bench("scheduler --partitions 2,16 --workers 2 --megabytes 0.01 --scans 2 --rounds 1")
     assert [line["tasks"] for line in found["scheduler-partitions"][:2]] == [2, 4]

@@ -46,6 +46,13 @@ def test_latent_classes(bench):
     assert math.isclose(lines[0]["mean ll"], lines[1]["mean ll"], rel_tol=1e-9)
 
 
+def test_a_large_picture(bench):
+    (lines,) = bench("image --megapixels 0.2 --k 2 --rounds 1").values()
+    parts = {line["who"]: line for line in lines}
+    assert parts["all of it"]["growth MB"] >= 0
+    assert all(line["cpu s"] > 0 for line in lines)
+
+
 def test_limits_of_the_machine(bench):
     (lines,) = bench("machine --scale 0.05").values()
     assert all(line["rate"] > 0 for line in lines)

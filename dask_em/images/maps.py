@@ -30,8 +30,8 @@ TILE = 256
 CHUNK = 512
 """Rows and columns of a Zarr chunk."""
 
-LEVEL = 6
-"""Of deflate: labels compress fast."""
+LEVEL = 4
+"""Of deflate: a tenth larger than with the usual 6, in a third of the time."""
 
 PER_MILLE, NO_POSTERIOR = 1000, 65535
 

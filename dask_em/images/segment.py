@@ -114,7 +114,7 @@ def segment_image(
     where = "local" if view.raster.in_memory else executor
     with open_executor(where) as opened:
         distinct = None if view.word is None else colours(view, opened)
-        X, weight = _table(view, distinct, opened, max(sizes))
+        X, weight = table_of(view, distinct, opened, max(sizes))
         settings: dict[str, Any] = {
             "covariance_type": covariance_type,
             "tol": tol,
@@ -164,7 +164,7 @@ def colours(view: View, executor: Executor) -> Distinct | None:
     return distinct if len(distinct) <= MAX_COLOURS else None
 
 
-def _table(view: View, distinct: Distinct | None, executor: Executor, k: int) -> tuple[Any, Any]:
+def table_of(view: View, distinct: Distinct | None, executor: Executor, k: int) -> tuple[Any, Any]:
     """What the mixture is fitted to: the columns that vary, and the weights of the rows."""
     where = view.raster.where
     if distinct is not None:

@@ -154,7 +154,7 @@ class Mapped:
             yield
         except OSError as error:
             self.trouble = (
-                f"{self._place()} cannot hold the encoded blocks ({error.strerror or error}), so that files are read again in every scan: "
+                f"{self._place()} cannot hold the encoded blocks ({error.strerror or error}), so that the table is read again in every scan: "
                 "make room there, or name another folder as scratch"
             )
 

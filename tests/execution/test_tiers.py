@@ -6,10 +6,11 @@ import logging
 from pathlib import Path
 
 import pytest
+from distributed import Client, LocalCluster
 
 from dask_em.config import ClusterConfig
 from dask_em.errors import ConfigurationError
-from dask_em.execution.base import make_runs
+from dask_em.execution.base import Unit, make_runs
 from dask_em.execution.choose import open_executor
 from dask_em.execution.dask import DaskExecutor
 from dask_em.execution.local import LocalExecutor
@@ -77,3 +78,29 @@ def test_runs_are_as_equal_as_whole_units_allow(sizes: list[int], n: int, rows: 
     runs = make_runs(sizes, n)
     assert [i for run in runs for i in range(run.start, run.stop)] == list(range(len(sizes)))
     assert [sum(sizes[run]) for run in runs] == rows
+
+
+def test_workers_tell_what_they_have(caplog: pytest.LogCaptureFixture) -> None:
+    """Two workers of 1 GB take 0.8 GB of blocks, and each thread has half of its worker."""
+    with (
+        LocalCluster(
+            n_workers=2,
+            threads_per_worker=2,
+            memory_limit=10**9,
+            host="127.0.0.1",
+            dashboard_address=None,
+            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+        caplog.at_level(logging.INFO, "dask_em"),
+    ):
+        own = DaskExecutor(client)
+        assert own.room() == 5 * 10**8
+        for rows, tier in ((10**5, "resident"), (10**7, "mapped"), (10**15, "streamed")):
+            units = [Unit((), rows, 0, 1)]
+            blocks = own.open(units, lambda unit, pieces: [], row_bytes=1000)
+            own.release(blocks)
+            assert caplog.messages[-1].startswith(f"blocks are {tier}: ")
+            assert "at most 800 MB resident" in caplog.messages[-1]
+            assert caplog.messages[-1].endswith("on 2 workers")
+    assert LocalExecutor(2).room() > 0

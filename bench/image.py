@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 
 from bench.measure import peak_growth_mb, report
-from dask_em import GaussianMixture
 from dask_em.data.pixels import View
 from dask_em.data.raster import Raster, Window
 from dask_em.data.raster_files import open_raster
 from dask_em.execution.local import LocalExecutor
+from dask_em.images.fit import colours, rows_of
+from dask_em.images.fit import fit as fit_one
 from dask_em.images.labels import Labeller
-from dask_em.images.segment import colours, segment_image, table_of
+from dask_em.images.segment import segment_image
 from dask_em.images.segmentation import Segmentation
 from pipelines.pictures import write_large
 
@@ -104,15 +105,14 @@ def _parts(
     assert distinct is not None
 
     def fit() -> Any:
-        X, weight = table_of(view, distinct, executor, k)
-        model = GaussianMixture(k, acceleration="daarem", compress=False, executor=executor, **settings)
-        return model.fit(X, sample_weight=weight)
+        how = {"covariance_type": "full", "acceleration": "daarem", "compress": False, **settings}
+        return fit_one(rows_of(view, distinct, executor, k), k, how, executor, None)
 
-    model, times["fit"] = _timed(fit)
+    found, times["fit"] = _timed(fit)
 
     def write() -> None:
-        labeller = Labeller(view, model.model_).by_share(distinct)
-        Segmentation(labeller, model, len(distinct), None, executor).write(folder)
+        labeller = Labeller(view, found.model).by_share(distinct)
+        Segmentation(labeller, found.estimator, len(distinct), None, executor).write(folder)
 
     _, times["label and write"] = _timed(write)
     _remove(folder)

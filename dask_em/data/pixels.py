@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy.ndimage import correlate1d
 
 from dask_em.data.compact import Pile
 from dask_em.data.raster import Patch, Raster, Window
@@ -166,6 +165,8 @@ class View:
 
 
 def _box(values: Floats) -> Floats:
+    from scipy.ndimage import correlate1d  # it takes long to import, and most pictures need none of it
+
     ones = np.ones(2 * RADIUS + 1)
     return np.asarray(correlate1d(correlate1d(values, ones, axis=0, mode="nearest"), ones, axis=1, mode="nearest"))
 
@@ -180,6 +181,8 @@ def _local_mean(values: Floats) -> Floats:
 
 def _gradient(values: Floats) -> Floats:
     """Length of the gradient by central differences."""
+    from scipy.ndimage import correlate1d
+
     across, down = (correlate1d(values, [-0.5, 0.0, 0.5], axis=axis, mode="nearest") for axis in (1, 0))
     return np.hypot(across, down)
 

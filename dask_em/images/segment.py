@@ -7,35 +7,29 @@ otherwise                      pixels are rows, scanned window by window
 from __future__ import annotations
 
 import logging
+import numbers
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 
-from dask_em.data.compact import Distinct, Pile
-from dask_em.data.pixels import SEED, Extent, View, distinct_colours, extent_of
+from dask_em.data.pixels import View
 from dask_em.data.raster_files import open_raster
-from dask_em.errors import ConfigurationError, DataError
-from dask_em.estimators.gaussian import GaussianMixture
-from dask_em.estimators.mixed import MixtureModel
-from dask_em.estimators.tables import column_names
-from dask_em.execution.base import Executor
+from dask_em.errors import ConfigurationError
+from dask_em.estimators.arguments import checked_number
 from dask_em.execution.choose import open_executor
-from dask_em.execution.local import LocalExecutor
+from dask_em.images.fit import colours, fit, rows_of, search
 from dask_em.images.labels import MAX_SEGMENTS, Labeller
 from dask_em.images.seeds import Box, boxes
 from dask_em.images.segmentation import Segmentation
-from dask_em.search import Criterion, select_model
+
+if TYPE_CHECKING:
+    from dask_em.search import Criterion
 
 log = logging.getLogger("dask_em")
 
 MAX_SMALLEST = 512
 """Pixels that the smallest region may be asked to have: windows are widened by twice as many."""
-
-MAX_COLOURS = 1 << 26
-"""Distinct colours that are kept in memory (1 GB with their weights); a picture with more, such as one of 16 bits and noise, is scanned."""
 
 
 def segment_image(
@@ -111,40 +105,28 @@ def segment_image(
     view = View(raster, colour_space, tuple(features), boxes(seeds or {}, raster, min(sizes)))
     for note in view.raster.notes:
         log.info(note)
-    where = "local" if view.raster.in_memory else executor
+    settings: dict[str, Any] = {
+        "covariance_type": covariance_type,
+        "tol": checked_number("tol", tol, numbers.Real),
+        "max_iter": checked_number("max_iter", max_iter, numbers.Integral),
+        "n_init": checked_number("n_init", n_init, numbers.Integral),
+        "acceleration": "daarem",
+        "compress": False,
+        "random_state": random_state,
+    }
+    where = "local" if raster.in_memory else executor
     with open_executor(where) as opened:
-        distinct = None if view.word is None else colours(view, opened)
-        X, weight = table_of(view, distinct, opened, max(sizes))
-        settings: dict[str, Any] = {
-            "covariance_type": covariance_type,
-            "tol": tol,
-            "max_iter": max_iter,
-            "acceleration": "daarem",
-            "n_init": n_init,
-            "compress": False,
-            "random_state": random_state,
-            "executor": opened if distinct is None else LocalExecutor(),
-        }
-        model: Any = GaussianMixture(max(sizes), **settings)
-        if view.seeds:
-            columns = [name for name in column_names(X) if name != SEED]
-            model = MixtureModel(max(sizes), gaussian=columns, known=SEED, **settings)
-        selection = None
+        distinct = colours(view, opened)
+        rows = rows_of(view, distinct, opened, max(sizes))
         if len(sizes) > 1:
-            selection = select_model(
-                X, sizes, estimator=model, criterion=criterion, sample_weight=weight, on_progress=on_progress
-            )
-            model = selection.best
+            found = search(rows, sizes, settings, criterion, opened, on_progress)
         else:
-            found = model.fit_candidates(X, sizes, sample_weight=weight, on_progress=on_progress)
-            model.adopt(found, found.best(sizes[0]))
-    model.set_params(executor=None)
-    labeller = Labeller(view, model.model_, float(smoothing), int(smallest_region))
+            found = fit(rows, sizes[0], settings, opened, on_progress)
+    labeller = Labeller(view, found.model, float(smoothing), int(smallest_region))
     if distinct is not None:
         labeller = labeller.by_share(distinct)
-        model.model_ = labeller.model
-        model._publish(model.model_)
-    return Segmentation(labeller, model, None if distinct is None else len(distinct), selection, where)
+    n_colours = None if distinct is None else len(distinct)
+    return Segmentation(labeller, found.estimator, n_colours, found.selection, where)
 
 
 def _sizes(n_segments: int | Sequence[int]) -> list[int]:
@@ -154,41 +136,3 @@ def _sizes(n_segments: int | Sequence[int]) -> list[int]:
     if min(sizes) < 1 or max(sizes) > MAX_SEGMENTS:
         raise ConfigurationError(f"n_segments must be between 1 and {MAX_SEGMENTS}")
     return [int(k) for k in sizes]
-
-
-def colours(view: View, executor: Executor) -> Distinct | None:
-    """The distinct colours of a picture and how many pixels have each, in one scan; None where they are too many to keep."""
-    total: Pile = executor.reduce(view.raster.windows(), partial(distinct_colours, view))
-    distinct = total.together()
-    log.info("%s distinct colours of %s pixels", f"{len(distinct):,}", f"{view.raster.n_pixels:,}")
-    return distinct if len(distinct) <= MAX_COLOURS else None
-
-
-def table_of(view: View, distinct: Distinct | None, executor: Executor, k: int) -> tuple[Any, Any]:
-    """What the mixture is fitted to: the columns that vary, and the weights of the rows."""
-    where = view.raster.where
-    if distinct is not None:
-        assert view.word is not None
-        values = view.coloured(view.word.unpack(distinct.words[0]))
-        extent = Extent.of(values)
-    else:
-        extent = executor.reduce(view.source().pieces, partial(extent_of, view))
-    if not extent.seen:
-        raise DataError(f"nothing is observed in {where}: every pixel is transparent or nodata")
-    names = [name for name, varies in zip(view.columns, extent.varies) if varies]
-    if not set(names) & set(view.channels):
-        raise DataError(f"{where} has a single colour: there is nothing to split")
-    for name in view.columns:
-        if name not in names:
-            log.info("%s of %s is the same everywhere and was left out", name, where)
-    if distinct is None:
-        return view.source([*names, SEED] if view.seeds else names), None
-    assert view.word is not None
-    seed, colour = np.divmod(distinct.words[0], np.uint64(view.word.n_words))
-    n = len(np.unique(colour)) if view.seeds else len(colour)
-    if k > n:
-        raise DataError(f"{where} has {n} colours, fewer than n_segments={k}: ask for fewer segments")
-    own = {name: pa.array(v, from_pandas=True) for name, v in zip(view.columns, values) if name in names}
-    if view.seeds:
-        own[SEED] = view.named(seed)
-    return pa.table(own), distinct.weights[0]

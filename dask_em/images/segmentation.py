@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,10 @@ from dask_em.images.labels import Labeller
 from dask_em.images.maps import PngMap, TiffMap, ZarrMap
 from dask_em.images.overview import LabelsInMemory, Overview, look
 from dask_em.images.regions import region_table
-from dask_em.search import Selection
+from dask_em.model import FittedMixture
+
+if TYPE_CHECKING:
+    from dask_em.search import Selection
 
 KEPT = 1 << 26
 """Labels of so many pixels stay in memory (64 MB) once they are known."""
@@ -41,14 +44,14 @@ class Segmentation:
     Attributes
     ----------
     labeller : the picture, the model and what smooths its labels
-    model : fitted mixture, whose components are the segments
+    estimator : gives the estimator of the fitted mixture, see `model`
     n_colours : distinct colours that the model was fitted to, None where it was fitted to pixels
     selection : the search for the number of segments, if there was one
     executor : where windows are labelled
     """
 
     labeller: Labeller
-    model: Any
+    estimator: Callable[[FittedMixture], Any] = field(repr=False)
     n_colours: int | None
     selection: Selection | None = None
     executor: Any = field(default=None, repr=False)
@@ -59,7 +62,12 @@ class Segmentation:
 
     @property
     def n_segments(self) -> int:
-        return int(self.model.n_components)
+        return self.labeller.model.n_components
+
+    @cached_property
+    def model(self) -> Any:
+        """The fitted `GaussianMixture`, or with seeds `MixtureModel`, whose components are the segments."""
+        return self.estimator(self.labeller.model)
 
     @property
     def names(self) -> tuple[str, ...]:

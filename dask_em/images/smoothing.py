@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import label as connected
 
 ITERATIONS = 8
 """Times that neighbours are asked: a label travels as many pixels."""
@@ -46,6 +45,8 @@ def absorb(labels: NDArray[np.uint8], smallest: int) -> NDArray[np.uint8]:
 
     A region is connected along rows and columns. One without such a neighbour stays, as do missing pixels. A pixel depends on those within 2 * smallest.
     """
+    from scipy.ndimage import label as connected  # it takes long to import, and most pictures need none of it
+
     regions = np.zeros(labels.shape, dtype=np.int32)
     n = 0
     for own in np.unique(labels):

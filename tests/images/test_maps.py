@@ -64,7 +64,7 @@ def read(path: Path) -> NDArray[Any]:
 @pytest.mark.parametrize("window", [1024, 200])
 def test_what_is_written_is_what_the_model_says(form: str, window: int, found: Segmentation, tmp_path: Path) -> None:
     view = replace(found.labeller.view, raster=replace(found.raster, window=window))
-    own = Segmentation(replace(found.labeller, view=view, token=f"of {window}"), found.model, found.n_colours)
+    own = replace(found, labeller=replace(found.labeller, view=view, token=f"of {window}"))
     paths = own.write(tmp_path / "out", form=form, posterior=True)
     assert sorted(paths) == ["boundaries", "labels", "overlay", "posterior", "regions"]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {path.name for path in paths.values()}
@@ -184,7 +184,7 @@ def test_one_pass_is_enough(found: Segmentation, tmp_path: Path) -> None:
 
     raster = replace(found.raster, reader=Counted(), window=256)
     view = replace(found.labeller.view, raster=raster)
-    own = Segmentation(replace(found.labeller, view=view, token="counted"), found.model, None)
+    own = replace(found, labeller=replace(found.labeller, view=view, token="counted"))
     own.write(tmp_path / "out", form="tiff", posterior=True)
     assert len(own.regions) == 4
     assert own.overlay().size == (520, 300)

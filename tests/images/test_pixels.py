@@ -16,7 +16,7 @@ from dask_em.data.pixels import COLOUR_SPACES, FEATURES, Extent, View, Word, ext
 from dask_em.data.raster_files import open_raster
 from dask_em.errors import ConfigurationError, DataError
 from dask_em.execution.local import LocalExecutor
-from dask_em.images.segment import colours
+from dask_em.images.fit import colours
 from tests.images.pictures import photograph, tiff
 
 

@@ -15,7 +15,6 @@ from dask_em import load, save
 from dask_em.data.raster import Window
 from dask_em.errors import ConfigurationError, DataError
 from dask_em.images.segment import segment_image
-from dask_em.images.segmentation import Segmentation
 from tests.images.pictures import painted, photograph, regions
 
 SEEDS: dict[str, Any] = {"sky": (5, 5, 40, 30), "meadow": [(5, 125, 20, 145), (100, 130, 110, 140)]}
@@ -63,7 +62,7 @@ def test_seeded_pixels_are_in_their_own_segment_whatever_their_colour(more: dict
     assert (found.labels[40:60, 30:90] == own).all()
     raster = replace(found.raster, window=48)
     view = replace(found.labeller.view, raster=raster)
-    tiled = Segmentation(replace(found.labeller, view=view, token="tiled"), found.model, None)
+    tiled = replace(found, labeller=replace(found.labeller, view=view, token="tiled"))
     assert (tiled.labels == found.labels).all()
     _, _, posterior = found.labeller.look(Window(45, 35, 5, 5), posterior=True)
     assert posterior is not None

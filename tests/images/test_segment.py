@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +22,9 @@ from dask_em.data.raster_files import open_raster
 from dask_em.errors import ConfigurationError, DataError
 from dask_em.execution.local import LocalExecutor
 from dask_em.images import drawing
+from dask_em.images.fit import colours
 from dask_em.images.labels import MISSING, Labeller
-from dask_em.images.segment import colours, segment_image
-from dask_em.images.segmentation import Segmentation
+from dask_em.images.segment import segment_image
 from dask_em.images.smoothing import absorb
 from tests.images.pictures import COLOURS, painted, photograph, regions, tiff
 
@@ -118,7 +120,7 @@ def test_nobody_sees_where_windows_end(more: dict[str, Any], tmp_path: Path) -> 
         raster = replace(open_raster(path), window=window)
         assert len(raster.windows(grid)) > 4
         view = replace(found.labeller.view, raster=raster)
-        tiled = Segmentation(replace(found.labeller, view=view, token="another"), found.model, None)
+        tiled = replace(found, labeller=replace(found.labeller, view=view, token="another"))
         assert (tiled.labels == found.labels).all()
         assert tiled.regions.round(9).equals(found.regions.round(9))
         assert tiled.overlay().tobytes() == found.overlay().tobytes()
@@ -138,7 +140,7 @@ def test_a_halo_that_is_too_narrow_shows() -> None:
     labeller = found.labeller
     raster = replace(labeller.view.raster, window=64)
     narrow = Narrow(replace(labeller.view, raster=raster), labeller.model, smallest=12, token="narrow")
-    assert (Segmentation(narrow, found.model, None).labels != found.labels).any()
+    assert (replace(found, labeller=narrow).labels != found.labels).any()
 
 
 def test_a_cluster_gives_the_same(tmp_path: Path) -> None:
@@ -317,3 +319,30 @@ def test_colours_of_the_regions_are_those_of_the_paint() -> None:
     own = {tuple(int(c[i : i + 2], 16) for i in (1, 3, 5)) for c in found["colour"]}
     for colour in COLOURS:
         assert min(np.abs(np.array(list(own)) - colour).max(axis=1)) <= 2
+
+
+def test_a_photograph_does_not_wait_for_scikit_learn() -> None:
+    code = """
+import sys
+sys.modules["sklearn"] = sys.modules["dask"] = sys.modules["matplotlib"] = None
+import numpy as np
+from dask_em import segment_image
+picture = np.zeros((20, 30, 3), dtype=np.uint8) + np.arange(30, dtype=np.uint8)[:, None] // 10 * 90
+print(segment_image(picture, 3, random_state=0).regions["pixels"].tolist())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "[200, 200, 200]\n"), done.stderr
+
+
+def test_the_model_is_the_estimator_that_would_have_found_it() -> None:
+    pixels = photograph(40, 50)
+    found = segment_image(pixels, 3, random_state=0)
+    rows = pd.DataFrame(pixels.reshape(-1, 3).astype(float), columns=["red", "green", "blue"])
+    own = GaussianMixture(3, n_init=5, acceleration="daarem", random_state=0).fit(rows)
+    assert found.model.get_params() == own.set_params(compress=False).get_params()
+    assert found.model.log_likelihood_ == pytest.approx(own.log_likelihood_, rel=1e-9)
+    assert sorted(found.model.weights_) == pytest.approx(sorted(own.weights_), abs=1e-3)
+    assert found.model.feature_names_in_.tolist() == ["red", "green", "blue"]
+    assert len(found.model.history_) > 0
+    assert "3 components" in found.model.summary()
+    assert found.model.score(rows) * len(rows) == pytest.approx(found.model.log_likelihood_, rel=1e-9)

@@ -191,7 +191,9 @@ def outofcore(**settings: Any) -> None:
 @click.option("--k", default=5)
 @click.option("--threads", default=2)
 @_rounds
-@click.option("--path", type=click.Path(exists=True), help="a picture that was made before, by pipelines.generate image")
+@click.option(
+    "--path", type=click.Path(exists=True), help="a picture that was made before, by pipelines.generate image"
+)
 def image(**settings: Any) -> None:
     """A large noisy picture: scan, fit and labels against the bare time of its tiles, beside scikit-learn on a crop."""
     from bench.image import run

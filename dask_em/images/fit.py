@@ -19,6 +19,7 @@ from dask_em import fitting
 from dask_em.data.columns import WEIGHT
 from dask_em.data.compact import Distinct, Pile
 from dask_em.data.pixels import SEED, Extent, View, distinct_colours, extent_of
+from dask_em.data.raster import Window
 from dask_em.data.schema import Design
 from dask_em.data.sources import Source, open_source, with_columns
 from dask_em.em.loop import Candidate
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dask_em")
 
-MAX_COLOURS = 1 << 26
-"""Distinct colours that are kept in memory (1 GB with their weights); a picture with more, such as one of 16 bits and noise, is scanned."""
+MAX_COLOURS = 1 << 24
+"""Distinct colours that are kept in memory (256 MB with their weights): all that 8 bits in three channels have. A picture with more, such as one of 16 bits and noise, is scanned."""
 
 OnProgress = Callable[[Any], None] | None
 
@@ -44,10 +45,32 @@ def colours(view: View, executor: Executor) -> Distinct | None:
     """The distinct colours of a picture and how many pixels have each, in one scan; None where pixels are no words, or colours too many to keep."""
     if view.word is None:
         return None
-    total: Pile = executor.reduce(view.raster.windows(), partial(distinct_colours, view))
-    distinct = total.together()
+    total: Colours = executor.reduce(view.raster.windows(), partial(_colours_of, view))
+    if total.pile is None:
+        log.info("more than %s distinct colours: every pixel is a row", f"{MAX_COLOURS:,}")
+        return None
+    distinct = total.pile.together()
     log.info("%s distinct colours of %s pixels", f"{len(distinct):,}", f"{view.raster.n_pixels:,}")
-    return distinct if len(distinct) <= MAX_COLOURS else None
+    return distinct
+
+
+@dataclass(frozen=True)
+class Colours:
+    """Colours of some windows, nothing where they are too many; adds up."""
+
+    pile: Pile | None
+
+    def __add__(self, other: Colours) -> Colours:
+        if self.pile is None or other.pile is None:
+            return Colours(None)
+        both = self.pile + other.pile
+        if sum(map(len, both.distinct)) > MAX_COLOURS:
+            both = Pile((both.together(),))
+        return Colours(None if sum(map(len, both.distinct)) > MAX_COLOURS else both)
+
+
+def _colours_of(view: View, i: int, window: Window) -> Colours:
+    return Colours(distinct_colours(view, i, window))
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,12 @@ from PIL import Image
 from sklearn.metrics import adjusted_rand_score
 
 from dask_em import GaussianMixture
+from dask_em.data import compact
 from dask_em.data.pixels import View
 from dask_em.data.raster_files import open_raster
 from dask_em.errors import ConfigurationError, DataError
 from dask_em.execution.local import LocalExecutor
-from dask_em.images import drawing
+from dask_em.images import drawing, fit
 from dask_em.images.fit import colours
 from dask_em.images.labels import MISSING, Labeller
 from dask_em.images.segment import segment_image
@@ -346,3 +347,16 @@ def test_the_model_is_the_estimator_that_would_have_found_it() -> None:
     assert len(found.model.history_) > 0
     assert "3 components" in found.model.summary()
     assert found.model.score(rows) * len(rows) == pytest.approx(found.model.log_likelihood_, rel=1e-9)
+
+
+def test_too_many_colours_to_keep_are_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = photograph(100, 120).astype(np.uint16) * 200 + np.arange(120, dtype=np.uint16)[:, None]
+    raster = replace(open_raster(pixels), window=32)
+    few = segment_image(raster, 3, random_state=0, tol=1e-9)
+    assert few.n_colours is not None
+    monkeypatch.setattr(fit, "MAX_COLOURS", 5000)
+    monkeypatch.setattr(compact, "PILE_BYTES", 30_000)
+    many = segment_image(raster, 3, random_state=0, tol=1e-9)
+    assert many.n_colours is None
+    assert many.model.log_likelihood_ == pytest.approx(few.model.log_likelihood_, rel=1e-6)
+    assert adjusted_rand_score(many.labels.ravel(), few.labels.ravel()) > 0.98

@@ -49,7 +49,12 @@ def measured(folder: str, start: Start, workers: int, memory: str, tier: str, sc
     """One fit of a forced number of scans."""
     with (
         LocalCluster(
-            n_workers=workers, threads_per_worker=1, memory_limit=memory, host="127.0.0.1", dashboard_address=None
+            n_workers=workers,
+            threads_per_worker=1,
+            memory_limit=memory,
+            host="127.0.0.1",
+            dashboard_address=None,
+            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
         ) as cluster,
         Client(cluster) as client,
     ):

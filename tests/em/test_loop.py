@@ -251,7 +251,9 @@ def test_starts_that_collapse_are_dropped_with_a_warning() -> None:
     rng = np.random.default_rng(0)
     x = np.r_[rng.standard_normal(20), 9 + rng.standard_normal(12), 30.0][:, None]
     settings = {"prior": None, "n_init": 8, "init": "random", "random_state": 0}
-    with pytest.warns(ConvergenceWarning, match=r"^[1-7] of 8 starts with 3 components collapsed and (was|were) dropped$"):
+    with pytest.warns(
+        ConvergenceWarning, match=r"^[1-7] of 8 starts with 3 components collapsed and (was|were) dropped$"
+    ):
         fitted = GaussianMixture(3, **settings).fit(x)
     assert np.isfinite(fitted.log_likelihood_)
     outcomes = fitted.history_.groupby("candidate")["outcome"].last()

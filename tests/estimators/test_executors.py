@@ -18,7 +18,13 @@ X = np.random.default_rng(0).normal(size=(50, 2))
 
 @pytest.fixture
 def client() -> Iterator[Client]:
-    with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as own:
+    with Client(
+        processes=False,
+        n_workers=1,
+        threads_per_worker=1,
+        dashboard_address=None,
+        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+    ) as own:
         yield own
 
 

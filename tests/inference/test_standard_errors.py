@@ -207,7 +207,13 @@ def test_weights_repeat_rows_and_partitions_do_not_matter(kind: str) -> None:
 def test_a_cluster_finds_the_same() -> None:
     frame, weight = mixed_table()
     lazy = dd.from_pandas(frame[["x", "y", "visits"]].assign(weight=weight), npartitions=3)
-    with Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=None) as client:
+    with Client(
+        processes=False,
+        n_workers=1,
+        threads_per_worker=2,
+        dashboard_address=None,
+        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+    ) as client:
         model = MixtureModel(2, gaussian=["x", "y"], poisson=["visits"], random_state=0, executor=client)
         model.fit(lazy, sample_weight="weight")
         found = model.standard_errors(lazy, "sandwich", sample_weight="weight", weight_type="probability")

@@ -148,8 +148,8 @@ def test_compiled_counts_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("numba")
     plain = bootstrap_counts(keys(), 5, range(4))
     called = []
-    compiled = kernels._compiled()
-    monkeypatch.setattr(kernels, "_compiled", lambda: called.append(1) or compiled)
+    compiled = kernels._compiled_sums()
+    monkeypatch.setattr(kernels, "_compiled_sums", lambda: called.append(1) or compiled)
     assert (kernels.bootstrap_counts(keys(), 5, 4) == plain).all()
     assert called
     assert (kernels.bootstrap_counts(keys(50), 5, 4) == plain[:, :50]).all()

@@ -93,11 +93,22 @@ def _texts(
                 f"The chosen fit {best.stopped_because_}. Its log-likelihood is {best.log_likelihood_:,.2f} "
                 f"with {best.model_.n_parameters} free parameters.",
                 "Missing cells were used as missing: no row was dropped and no cell was filled.",
+                *_compression(best.n_distinct_, rows),
             ],
             figure=drawn["objective"],
         ),
     ]
     return "Customer segments", f"level {config.level}, {best.n_components} segments of {rows:,} rows", sections
+
+
+def _compression(n_distinct: int | None, rows: int) -> list[str]:
+    """What was fitted in the place of all rows, and why."""
+    if n_distinct is None:
+        return []
+    return [
+        f"It was fitted to the {n_distinct:,} distinct rows, {rows / n_distinct:,.3g} to one, weighted by how often they come: at least four rows are alike on "
+        "average, and the result is that of all of them."
+    ]
 
 
 def _trace(selection: Selection) -> str:

@@ -64,7 +64,7 @@ def _scan_of(X: np.ndarray, sizes: list[int], executor: Any) -> float:
 
     d = X.shape[1]
     standard = (X - X.mean(axis=0)) / X.std(axis=0)
-    model = Mixture((Gaussian("VVV", d),), np.ones((1, d), dtype=bool))
+    model = Mixture((Gaussian("VVV", d),), np.ones((1, d), dtype=bool), compiled=True)
     blocks = [
         Block((np.ascontiguousarray(part.T),), np.ones(len(part)), np.zeros(len(part)), np.ones((1, d), dtype=bool),
               np.array([0, len(part)]))

@@ -10,7 +10,7 @@ most.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
@@ -25,7 +25,7 @@ from dask_em.data.profile import SAMPLE_ROWS
 from dask_em.em import grid, loop
 from dask_em.em.coarse import Coarse
 from dask_em.execution.base import Executor
-from dask_em.execution.threads import single_blas
+from dask_em.execution.threads import single_blas, spread
 from dask_em.mixture import Mixture, Parameters
 from dask_em.scan import Block
 
@@ -34,6 +34,9 @@ WORTHWHILE_ROWS = 4 * SAMPLE_ROWS
 
 COARSE_SHARE, COARSE_ROWS, COARSE_BYTES = 8, 1 << 16, 1 << 25
 """The larger sample is an eighth of the rows, at least 65,536, or as many as 32 MB hold."""
+
+COARSE_BLOCK_ROWS = 1 << 15
+"""It is cut into blocks of so many rows, for the threads of the root."""
 
 LOOSE = 1e-4
 """Tolerance of the starts on the sample: its optimum is not that of all rows in any case."""
@@ -122,8 +125,9 @@ def ask_and_sample(states: grid.Grid, share: float) -> Callable[[Block], Sampled
 
 def tell_and_keep(states: grid.Grid, total: Sampled) -> tuple[grid.Grid, Coarse]:
     """As `grid.tell`, and the sample that came along."""
-    blocks = merged(total.blocks)
-    coarse = Coarse(blocks, states.states[0].settings.n_weight / sum(float(b.weight.sum()) for b in blocks))
+    blocks = tuple(part for block in merged(total.blocks) for part in cut(block, COARSE_BLOCK_ROWS))
+    share = states.states[0].settings.n_weight / sum(float(b.weight.sum()) for b in blocks)
+    coarse = Coarse(blocks, share, spread)
     return grid.tell(states, total.sums, coarse), coarse
 
 
@@ -149,6 +153,14 @@ def merged(blocks: Sequence[Block]) -> tuple[Block, ...]:
     values = tuple(np.concatenate(parts, axis=1)[:, order] for parts in zip(*(b.values for b in blocks)))
     weight, base = (np.concatenate([getattr(b, name) for b in blocks])[order] for name in ("weight", "base"))
     return (Block(values, weight, base, first.observed, _runs(which[order], len(first.observed))),)
+
+
+def cut(block: Block, rows: int) -> Iterator[Block]:
+    """Consecutive rows of a block, as blocks."""
+    for start in range(0, block.n_rows, rows):
+        own = slice(start, start + rows)
+        runs = np.clip(block.runs - start, 0, len(block.weight[own]))
+        yield Block(tuple(v[:, own] for v in block.values), block.weight[own], block.base[own], block.observed, runs)
 
 
 def _taken(block: Block, rows: NDArray[np.int64]) -> Block:

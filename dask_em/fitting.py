@@ -40,6 +40,7 @@ from dask_em.families import Binomial, Categorical, DiagonalGaussian, Family, Ga
 from dask_em.families.binomial import typical_trials
 from dask_em.families.covariance import FULL, MODELS
 from dask_em.few_scans import WORTHWHILE_ROWS, coarse_rows, run_on_sample, scan, survivors
+from dask_em.kernels import worthwhile
 from dask_em.mixture import Mixture, Parameters, stacked
 from dask_em.model import FittedMixture
 from dask_em.priors import WEAK, Prior, check_prior, pseudo_rows
@@ -190,7 +191,7 @@ class Table:
         Where they compete by a `penalty` a free parameter, those that cannot win are stopped early.
         """
         few = all(self.few(m) for m, _ in models)
-        mixtures = [make_mixture(self.schema, self.profile, m) for m, _ in models]
+        mixtures = [self.mixture(model, max(n_components)) for model, n_components in models]
         states, sampled = [], []
         for mixture, (model, n_components) in zip(mixtures, models):
             sizes = [k for k in n_components if k <= self.profile.n_distinct for _ in range(model.n_init)]
@@ -228,6 +229,11 @@ class Table:
             )
             for (model, _), mixture, s, tried in zip(models, mixtures, done, sampled)
         ]
+
+    def mixture(self, model: Settings, n_components: int) -> Mixture:
+        """The mixture of up to so many components."""
+        mixture = make_mixture(self.schema, self.profile, model)
+        return replace(mixture, compiled=worthwhile(mixture.families, self.rows, n_components))
 
     def few(self, model: Settings, rows: int | None = None) -> bool:
         """Whether starts run on a sample first, or would if there were that many rows."""

@@ -1,8 +1,8 @@
 """When a block is scanned by compiled code, and how.
 
 The compiled scan takes the same steps as Scorer.fold in a fraction of the time, and lets go of the GIL for the whole block.
-It needs numba (the extra `fast`); without it, and for small blocks, the plain path gives the same sums up to rounding. The choice depends on
-the block and the model alone, never on threads or on what ran before, so that results keep their bits.
+It needs numba (the extra `fast`); without it, and for small tables, the plain path gives the same sums up to rounding. The choice depends on
+the table and the model alone, never on threads or on what ran before, so that results keep their bits.
 """
 
 from __future__ import annotations
@@ -26,8 +26,11 @@ AVAILABLE = find_spec("numba") is not None
 WORTHWHILE_PATTERNS = 1e6
 """Components x patterns x columns cubed from which the inverses of all patterns are compiled work."""
 
-WORTHWHILE = 5e6
-"""Rows x components x features of a block from which the compiled scan is used: below, nobody waits for a compiler."""
+WORTHWHILE = 3e7
+"""Rows x components x (features + 20) of a table from which its scans are compiled: one takes some 30 ms in plain NumPy, and the compiled code a second to load."""
+
+EXPONENTIAL = 20
+"""Features that take as long as the exponential of a score."""
 
 SINGLE_LIMIT = 1e3
 """Natural parameters up to which single precision is used: beyond, a score of that size would lose more than about 1e-4."""
@@ -47,14 +50,10 @@ class Cells(NamedTuple):
     first: int
 
 
-def suits(families: Sequence[Family], n_rows: int, natural: Array, centred: bool) -> bool:
-    """Whether the compiled scan is to be used: it knows the families, nothing is scored about its own mean, and there is enough work."""
-    return (
-        AVAILABLE
-        and not centred
-        and all(f.kind for f in families)
-        and n_rows * natural.shape[1] * natural.shape[2] >= WORTHWHILE
-    )
+def worthwhile(families: Sequence[Family], n_rows: int, n_components: int) -> bool:
+    """Whether scans of a table are to be compiled: the families are known here, and there is enough work."""
+    work = n_rows * n_components * (1 + sum(f.n_features for f in families) + EXPONENTIAL)
+    return AVAILABLE and all(f.kind for f in families) and work >= WORTHWHILE
 
 
 _scratch = threading.local()

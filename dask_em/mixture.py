@@ -87,12 +87,14 @@ class Mixture:
     patterns : (P, d) all masks of the family that has patterns, or None where they are too many to list
     fix_weights : keep the mixing weights as they started
     rounding : share of a log-likelihood's size that is noise, by the precision in which rows are scanned
+    compiled : whether rows are scanned by compiled code, see kernels
     """
 
     families: tuple[Family, ...]
     patterns: Mask | None
     fix_weights: bool = False
     rounding: float = 2.0**-52
+    compiled: bool = False
 
     @property
     def n_features(self) -> int:
@@ -127,8 +129,8 @@ class Mixture:
             return np.array([own @ (row + base) for row, own in zip(log_density, weights)])
 
         def fold(scorer: Scorer, block: Block, runs: NDArray[np.int64]) -> PatternSums:
-            compiled = scorer.fold_compiled(block, runs, tuple(sizes), replicates)
-            return scorer.fold(block, runs, len(sizes), respond) if compiled is None else compiled
+            sums = scorer.fold_compiled(block, runs, tuple(sizes), replicates) if self.compiled else None
+            return scorer.fold(block, runs, len(sizes), respond) if sums is None else sums
 
         return self._step(parameters, fold)
 

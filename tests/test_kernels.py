@@ -43,11 +43,10 @@ def problem(sizes, d, missing):
 def test_compiled_equals_plain(sizes, d, missing, monkeypatch):
     mixture, parameters, block = problem(sizes, d, missing)
     results = []
-    for limit in (np.inf, 0.0):
-        monkeypatch.setattr(kernels, "WORTHWHILE", limit)
+    for compiled, limit in ((False, np.inf), (True, 0.0)):
         monkeypatch.setattr(kernels, "WORTHWHILE_PATTERNS", limit)
         fresh = Parameters(parameters.weights.copy(), parameters.parts)
-        total = mixture.e_step(fresh, sizes)(block)
+        total = replace(mixture, compiled=compiled).e_step(fresh, sizes)(block)
         results.append((total, mixture.lift(total, fresh, sizes)))
     (plain, plain_lifted), (compiled, compiled_lifted) = results
     if isinstance(plain, PatternSums):  # too many patterns to hold are lifted at once
@@ -59,9 +58,9 @@ def test_compiled_equals_plain(sizes, d, missing, monkeypatch):
 
 
 @pytest.mark.parametrize(("sizes", "d"), SHAPES)
-def test_single_precision_keeps_six_digits(sizes, d, monkeypatch):
+def test_single_precision_keeps_six_digits(sizes, d):
     mixture, parameters, block = problem(sizes, d, 0.3)
-    monkeypatch.setattr(kernels, "WORTHWHILE", 0.0)
+    mixture = replace(mixture, compiled=True)
     near = np.float32(block.values[0])
     single, double = (
         mixture.lift(mixture.e_step(parameters, sizes)(replace(block, values=(values,))), parameters, sizes)
@@ -72,9 +71,9 @@ def test_single_precision_keeps_six_digits(sizes, d, monkeypatch):
     assert (single.stats[0] != double.stats[0]).any()
 
 
-def test_large_parameters_are_scanned_in_double_precision(monkeypatch):
+def test_large_parameters_are_scanned_in_double_precision():
     mixture, parameters, block = problem((2,), 3, 0.0)
-    monkeypatch.setattr(kernels, "WORTHWHILE", 0.0)
+    mixture = replace(mixture, compiled=True)
     part = parameters.parts[0]
     tight = Parameters(parameters.weights, (replace(part, covariances=part.covariances * 1e-4),))
     near = np.float32(block.values[0])

@@ -9,10 +9,11 @@ with every scan of all rows, so that a handful are enough: the full approximatio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
+from typing import Any
 
 import numpy as np
 
@@ -38,16 +39,17 @@ what was gained: more than the sample's own error is not worth it."""
 class Coarse:
     """A sample of the rows.
 
-    blocks : encoded as all rows are; share : total weight over that of the sample
+    blocks : encoded as all rows are; share : total weight over that of the sample; each : `map`, or one that has threads
     """
 
     blocks: tuple[Block, ...]
     share: float
+    each: Callable[..., Iterable[Any]] = map
 
     def sums(self, mixture: Mixture, parameters: Parameters) -> Sums:
         """Statistics of the sample, scaled to all rows."""
         sizes = [len(parameters.weights)]
-        total = reduce(add, map(mixture.e_step(parameters, sizes), self.blocks))
+        total = reduce(add, self.each(mixture.e_step(parameters, sizes), self.blocks))
         return mixture.lift(total, parameters, sizes).scaled(self.share)
 
 

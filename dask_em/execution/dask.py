@@ -24,7 +24,7 @@ from distributed import Client, Future, LocalCluster, default_client, futures_of
 
 from dask_em.execution.base import Unit, make_runs
 from dask_em.execution.blocks import Encode, Recipe, Run, make_run, walk, warn_of_trouble
-from dask_em.execution.threads import single_blas
+from dask_em.execution.threads import at_root, single_blas
 from dask_em.execution.tiers import Tier, available_memory, check_wanted, choose, free_disk
 from dask_em.execution.tree import insert, join, total
 
@@ -344,6 +344,6 @@ def _walk(ask: Callable[[Any], Callable[[Any], Any] | None], state: Any, run: Ru
 
 
 def _root(tell: Callable[..., Any], state: Any, parts: Sequence[dict[Any, Any]], *known: Any) -> Any:
-    with single_blas():
+    with single_blas(), at_root(get_worker().state.nthreads):
         nodes = join(parts)
         return tell(state, total(nodes), *known) if nodes else state

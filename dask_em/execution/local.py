@@ -15,7 +15,7 @@ from typing import Any
 
 from dask_em.execution.base import Unit, make_runs
 from dask_em.execution.blocks import Encode, Recipe, Run, make_run, walk, warn_of_trouble
-from dask_em.execution.threads import single_blas
+from dask_em.execution.threads import at_root, single_blas
 from dask_em.execution.tiers import available_memory, check_wanted, choose, free_disk
 from dask_em.execution.tree import insert, join, total
 
@@ -119,7 +119,8 @@ class LocalExecutor:
             if not blocks.told:
                 warn_of_trouble(run.trouble for _, run in blocks.runs)
                 blocks.told = True
-            return tell(state, total(nodes), *known)
+            with at_root(self.n_threads):
+                return tell(state, total(nodes), *known)
 
     def then(self, handle: Any, function: Callable[[Any], Any]) -> Any:
         return _Later(lambda: function(_value(handle)))

@@ -40,6 +40,7 @@ from dask_em.few_scans import scan
 from dask_em.fitting import profile_source, row_bytes
 from dask_em.inference.information import WeightType, check_choice, check_not_named, check_weight, free
 from dask_em.inference.record import Layout, StandardErrors, published, stored
+from dask_em.kernels import worthwhile
 from dask_em.mixture import Mixture
 from dask_em.model import FittedMixture
 from dask_em.randomness import BOOTSTRAP, Words, mix, uniforms, word_of
@@ -93,6 +94,7 @@ def _refitted(
     if schema.design.gaussian and schema.design.pattern:
         # The table may have holes that the fitted one did not have.
         mixture = replace(mixture, patterns=found.masks(len(schema.design.gaussian)))
+    mixture = replace(mixture, compiled=worthwhile(mixture.families, found.rows, m * model.n_components))
     units = make_units(source.pieces, found.piece_rows, 1 if mixture.patterns is None else len(mixture.patterns))
     encode = partial(_encode, schema, mixture, m, seed, weight_type == "frequency")
     blocks = executor.open(units, encode, row_bytes(found, schema, m))

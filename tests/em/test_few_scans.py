@@ -13,7 +13,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from dask_em import GaussianMixture, LatentClassAnalysis, MixtureModel
 from dask_em.em.coarse import Ahead, Coarse, anticipate
 from dask_em.execution.dask import DaskExecutor
-from dask_em.few_scans import merged, some_rows
+from dask_em.execution.threads import at_root, spread
+from dask_em.few_scans import cut, merged, some_rows
 from tests.laws.table import CASES, Case
 
 N = 80_000
@@ -167,12 +168,27 @@ def test_a_small_gain_is_the_end_only_where_the_sample_is_solved(name: str, k: i
     assert left <= tol
 
 
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_sample_in_blocks_for_threads_sums_to_the_whole(case: Case) -> None:
+    model = case.model(case.table(np.random.default_rng(4), 300), "weak")
+    blocks = tuple(cut(model.block, 70))
+    assert [b.n_rows for b in blocks] == [70, 70, 70, 70, 20]
+    here = model.start([2])
+    whole = Coarse((model.block,), 1.0).sums(model.mixture, here)
+    one = Coarse(blocks, 1.0).sums(model.mixture, here)
+    with at_root(3):
+        threads = Coarse(blocks, 1.0, spread).sums(model.mixture, here)
+    for a, b, c in zip(whole.stats, one.stats, threads.stats, strict=True):
+        assert_allclose(b, a, rtol=1e-9, atol=1e-9 * np.abs(a).max())
+        assert_array_equal(c, b)
+
+
 def test_the_sample_is_the_same_however_rows_are_cut() -> None:
     case = next(c for c in CASES if c.name == "product")
     model = case.model(case.table(np.random.default_rng(3), 500), "weak")
     whole = merged([some_rows(model.block, 0.3)])[0]
-    cut = merged([some_rows(b, 0.3) for b in model.blocks(4)])[0]
+    parts = merged([some_rows(b, 0.3) for b in model.blocks(4)])[0]
     assert 90 < whole.n_rows < 210
-    assert_array_equal(whole.runs, cut.runs)
-    for one, two in zip(whole.values, cut.values, strict=True):
+    assert_array_equal(whole.runs, parts.runs)
+    for one, two in zip(whole.values, parts.values, strict=True):
         assert_array_equal(one, two)

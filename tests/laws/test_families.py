@@ -411,9 +411,9 @@ def test_the_compiled_scan_is_the_plain_one(case: Case, many: int, monkeypatch: 
     parameters = model.start(SIZES)
     parameters.weights[:] = np.array([1.0, 0.0, 0.2, 0.5, 0.3, 1.0])
     plain = model.e_step(parameters, SIZES)
+    monkeypatch.setattr(kernels, "WORTHWHILE_PATTERNS", 0)
+    model = Model(model.table, model.schema, replace(model.mixture, compiled=True), model.expected)
     listed = Model(model.table, model.schema, replace(model.mixture, patterns=None), model.expected)
-    for name in ("WORTHWHILE", "WORTHWHILE_PATTERNS"):
-        monkeypatch.setattr(kernels, name, 0)
     fresh = parameters.take(np.arange(sum(SIZES)))
     assert_same(model.e_step(fresh, SIZES, model.blocks(2)), plain)
     monkeypatch.setattr(mixture, "PLAN_BYTES", 1 << 12)

@@ -6,10 +6,10 @@ READY := .venv/.ready
 
 BENCH := $(BIN)/python -m bench
 
-.PHONY: demo test lint bench schema constraints up help
+.PHONY: demo test test-faults lint bench schema constraints up help
 
 help: ## List the verbs
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: $(READY) ## Segment real customers, complete a real survey, split a photograph, and run the textbook's coins, into output/
 	rm -rf output/customer_segmentation output/survey_imputation output/image_segmentation output/coin_flips
@@ -20,6 +20,9 @@ demo: $(READY) ## Segment real customers, complete a real survey, split a photog
 
 test: $(READY) ## Run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-faults: $(READY) ## Kill, freeze and cut off real clusters (about a quarter of an hour)
+	$(BIN)/python -m pytest -m faults -n 2 --dist loadfile
 
 lint: $(READY) ## Check style, types and spelling
 	$(BIN)/ruff check .

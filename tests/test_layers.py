@@ -16,8 +16,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 HEIGHT = {
+    "disclosure": 0,
     "errors": 0,
     "randomness": 0,
+    "redaction": 0,
     "priors": 1,
     "compiled": 1,
     "compiled_sums": 1,
@@ -54,8 +56,10 @@ What has the same height may import each other, but for em, data and execution.
 """
 
 ALLOWED = {
+    "disclosure": {"numpy"},
     "errors": set(),
     "randomness": {"numpy"},
+    "redaction": set(),
     "priors": {"numpy"},
     "normal": {"numpy"},
     "families": {"numpy"},

@@ -10,14 +10,19 @@
     └── ObjectiveDecreasedError    1   EM may never lower its objective, so this is a bug
 
 A message is one sentence that says what is wrong, where (file, column, key, line) and the remedy. It never
-holds a data value: data may be personal.
+holds a data value: data may be personal. Secrets in it, such as the password of a URL, are taken out here.
 """
+
+from dask_em.redaction import redacted
 
 
 class DaskEMError(Exception):
     """Root of every error that this package raises on purpose."""
 
     exit_code = 1
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*map(redacted, args))
 
 
 class ConfigurationError(DaskEMError, ValueError):

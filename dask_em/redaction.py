@@ -18,7 +18,7 @@ _SCHEME = r"\b[A-Za-z][A-Za-z0-9+.-]+:/{1,2}"
 _USER = re.compile(rf"""({_SCHEME})(?:[^\s'"<>/:]*:[^\s'"<>]*|[^\s'"<>/]*)@""")
 _QUERY = re.compile(rf"""({_SCHEME}[^\s'"<>?#]*[?#])[^\s'"<>]*=[^\s'"<>]*""")
 _SECRET = r"(?:password|passwd|passphrase|secret|token|credentials?|authorization|signature|(?:secret|private|access|api|account|shared|encryption)_?(?:access_?)?key)"
-_GIVEN = re.compile(rf"""({_SECRET}['"]?\s*[=:]\s*['"]?)[^\s'",;&)}}]+""", re.IGNORECASE)
+_GIVEN = re.compile(rf"""({_SECRET}(?:['"]\s*:|\s*=)\s*['"]?)[^\s'",;&)}}]+""", re.IGNORECASE)
 _NAMED = re.compile(rf"{_SECRET}$", re.IGNORECASE)
 
 

@@ -45,7 +45,7 @@ class File:
     stamp : what it was when the table was opened
     """
 
-    path: str
+    path: str = field(repr=False)  # it may hold a password
     name: str
     labels: tuple[tuple[str, str | None], ...] = ()
     stamp: Stamp | None = None
@@ -106,7 +106,7 @@ class ParquetPiece:
 
     file: File
     row_group: int
-    options: Options = field(default_factory=dict)
+    options: Options = field(default_factory=dict, repr=False)
     column_bytes: int = 0
 
     @property
@@ -131,7 +131,7 @@ class CsvPiece:
 
     file: File
     types: tuple[tuple[str, str], ...]
-    options: Options = field(default_factory=dict)
+    options: Options = field(default_factory=dict, repr=False)
     column_bytes: int = 0
 
     @property

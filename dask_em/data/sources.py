@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -61,7 +61,7 @@ class Source:
 class FramePiece:
     """Rows of a pandas frame."""
 
-    frame: pd.DataFrame
+    frame: pd.DataFrame = field(repr=False)
     names: tuple[str, ...]
     origin: tuple[str, int] = ("", 0)
 
@@ -77,7 +77,7 @@ class FramePiece:
 class ArrayPiece:
     """Rows of a two-dimensional NumPy array."""
 
-    array: np.ndarray
+    array: np.ndarray = field(repr=False)
     names: tuple[str, ...]
     origin: tuple[str, int] = ("", 0)
 
@@ -126,7 +126,7 @@ def _native(values: Any) -> Any:
 class ArrowPiece:
     """Rows of an Arrow table."""
 
-    table: pa.Table
+    table: pa.Table = field(repr=False)
     origin: tuple[str, int] = ("", 0)
 
     def __sizeof__(self) -> int:
@@ -166,7 +166,7 @@ class WithColumns:
     """A piece with further columns, such as row weights given beside the table."""
 
     piece: Piece
-    extra: pa.Table
+    extra: pa.Table = field(repr=False)
 
     @property
     def origin(self) -> tuple[str, int]:

@@ -12,17 +12,18 @@ import os
 import signal
 import sys
 import threading
-import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from dask_em.errors import DaskEMError, NotConvergedError, TryAgainError
+from dask_em.log import JsonLog, Log
+from dask_em.operate.facts import plain
 
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
@@ -36,20 +37,19 @@ class Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            with _sigterm_raises(), _one_line_warnings():
+            ctx.obj = Log()
+            with _sigterm_raises(), _one_line_warnings(ctx):
                 return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
             raise
         except KeyboardInterrupt:
-            _say("error", "interrupted")
-            ctx.exit(INTERRUPTED)
+            _exit(ctx, INTERRUPTED, "interrupted")
         except Terminated:
-            _say("error", "terminated")
-            ctx.exit(TERMINATED)
+            _exit(ctx, TERMINATED, "terminated")
         except Exception as error:
             if ctx.params.get("traceback") or os.environ.get("DASK_EM_TRACEBACK", "0") != "0":
                 traceback.print_exc(file=sys.stderr)
-            ctx.exit(_explain(error))
+            _exit(ctx, *_explained(error))
 
 
 @click.group(name="em", cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -71,23 +71,56 @@ scheduler_option = click.option("--scheduler", metavar="ADDRESS", help="Work on 
 @scheduler_option
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", help="Form of the results on stdout.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--resume", is_flag=True, help="Go on where an interrupted run of this job was; begin if there is none.")
+@click.option("--replace", is_flag=True, help="Take the place of an earlier output, in one step, at the end.")
 @click.option("--strict", is_flag=True, help="Exit with 3 if the fit did not converge.")
+@click.option(
+    "--nothing-to-do-exit", type=click.IntRange(0, 255), default=0, metavar="CODE",
+    help="Exit code where this output is there already (99 makes Airflow skip).",
+)  # fmt: skip
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="Form of what goes to stderr.")
 @click.option("--quiet", is_flag=True, help="No progress.")
+@click.pass_context
 def run(
-    conf: str, overrides: tuple[str, ...], scheduler: str | None, output: str, dry_run: bool, strict: bool, quiet: bool
+    ctx: click.Context,
+    conf: str,
+    overrides: tuple[str, ...],
+    scheduler: str | None,
+    output: str,
+    dry_run: bool,
+    resume: bool,
+    replace: bool,
+    strict: bool,
+    nothing_to_do_exit: int,
+    log_format: str,
+    quiet: bool,
 ) -> None:
-    """Run the job that CONF describes."""
+    """Run the job that CONF describes.
+
+    The same run again is nothing to do. A run that ended with 75, 130 or 143 keeps a checkpoint, with which --resume goes on.
+    """
+    log = ctx.find_root().obj = JsonLog() if log_format == "json" else Log()
+    log.quiet = quiet
     config = _load_job(conf, overrides, scheduler)
-    _check_vacant(config.output)
     pipeline = importlib.import_module(f"pipelines.{config.pipeline}")
     if dry_run:
+        _check_vacant(config.output)
         _print_facts(pipeline.plan(config), output)
         return
-    with _progress(quiet) as progress:
-        facts = pipeline.run(config, progress=progress)
+    from dask_em.operate.run import Manner, NothingToDo
+
+    log.event("started", pipeline=config.pipeline, conf=conf)
+    try:
+        with log.progress() as progress:
+            facts = pipeline.run(config, progress=progress, manner=Manner(resume, replace))
+    except NothingToDo as found:
+        _print_facts(found.record["facts"], output)
+        log.say("note", f"nothing to do: the output is that of run {found.record['run']}")
+        _exit(ctx, nothing_to_do_exit)
     _print_facts(facts, output)
     if strict and facts.get("converged") is False:
         raise NotConvergedError("the fit did not converge: raise max_iter or n_init, or loosen tol")
+    log.event("ended", exit=0)
 
 
 @em.command()
@@ -168,22 +201,29 @@ def _check_vacant(folder: str) -> None:
 # Errors and signals
 
 
-def _say(kind: str, message: str) -> None:
-    for line in message.splitlines():
-        click.echo(f"dask-em: {kind}: {line}", err=True)
+def _exit(ctx: click.Context, code: int, message: str | None = None) -> NoReturn:
+    """End with an exit code, and say why."""
+    log = ctx.find_root().obj
+    if message is not None:
+        log.say("error", message)
+    log.event("ended", exit=code)
+    ctx.exit(code)
 
 
-def _explain(error: Exception) -> int:
-    """Say what went wrong; the exit code that it means."""
+def _explained(error: Exception) -> tuple[int, str]:
+    """What went wrong: the exit code that it means, and a sentence."""
     if isinstance(error, DaskEMError):
-        _say("error", str(error))
-        return error.exit_code
+        return error.exit_code, str(error)
     name = type(error).__name__
     if _cluster_failed(error):
-        _say("error", f"the cluster was lost or cannot be reached ({name}): check the scheduler, then run this again")
-        return TryAgainError.exit_code
-    _say("error", f"this is a bug ({name}): run again with DASK_EM_TRACEBACK=1 to see where, and report it")
-    return DaskEMError.exit_code
+        return (
+            TryAgainError.exit_code,
+            f"the cluster was lost or cannot be reached ({name}): check the scheduler, then run this again",
+        )
+    return (
+        DaskEMError.exit_code,
+        f"this is a bug ({name}): run again with DASK_EM_TRACEBACK=1 to see where, and report it",
+    )
 
 
 def _cluster_failed(error: Exception) -> bool:
@@ -213,69 +253,21 @@ def _sigterm_raises() -> Iterator[None]:
 
 
 @contextmanager
-def _one_line_warnings() -> Iterator[None]:
+def _one_line_warnings(ctx: click.Context) -> Iterator[None]:
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        _say("warning", str(message))
+        ctx.obj.say("warning", str(message))
 
     with warnings.catch_warnings():
         warnings.showwarning = show
         yield
 
 
-# Progress and results
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[Any], None]]:
-    """A callable that shows records with scan, candidates, objective and message on stderr."""
-    if quiet:
-        yield lambda record: None
-    elif not sys.stderr.isatty() or "NO_COLOR" in os.environ:
-        yield _seldom(lambda record: click.echo(_progress_line(record), err=True))
-    else:
-        from rich.console import Console
-        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-        columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("starting")
-            yield lambda record: bar.update(task, description=_progress_line(record))
-
-
-def _seldom(show: Callable[[Any], None], seconds: float = 2.0) -> Callable[[Any], None]:
-    """Show the first record, the last, and one every few seconds: a log is read by people."""
-    due = 0.0
-
-    def maybe(record: Any) -> None:
-        nonlocal due
-        if time.monotonic() >= due or record.done:
-            show(record)
-            due = time.monotonic() + seconds
-
-    return maybe
-
-
-def _progress_line(record: Any) -> str:
-    """The record's own words, else its facts."""
-    return str(record.message or f"scan {record.scan}  {record.candidates} candidates  objective {record.objective}")
+# Results
 
 
 def _print_facts(facts: dict[str, Any], form: str) -> None:
-    plain = _plain(facts)
-    click.echo(json.dumps(plain, allow_nan=False) if form == "json" else "\n".join(_text(plain)))
-
-
-def _plain(value: Any) -> Any:
-    """Only what JSON knows: NumPy scalars and arrays as numbers and lists, what is not finite as null, paths as text."""
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    if isinstance(value, float):
-        return value if abs(value) < float("inf") else None
-    return value if value is None or isinstance(value, (bool, int, str)) else os.fspath(value)
+    told = plain(facts)
+    click.echo(json.dumps(told, allow_nan=False) if form == "json" else "\n".join(_text(told)))
 
 
 def _text(facts: dict[str, Any], indent: str = "") -> Iterator[str]:

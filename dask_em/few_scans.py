@@ -190,8 +190,9 @@ def scan(
 
     The next scan is asked for before the record of the last one is looked at, so that a cluster does not wait for that; where the last one was the end, it is none. But once
     PATIENCE has gone by the state is brought here first: on a cluster it would otherwise hang on all scans before it, which a lost worker could make run again.
+    A run that was interrupted goes on with the last state that was kept; its first scan brings the same sample along.
     """
-    start = grid.Grid(tuple(states), penalty)
+    start: grid.Grid = executor.resume(grid.Grid(tuple(states), penalty), grid.n_scans)
     if start.done:
         return start.states
     state, anchored = executor.put(start), monotonic()
@@ -207,6 +208,7 @@ def scan(
         late = begun + last - anchored > PATIENCE
         ahead = None if late else executor.fold(blocks, grid.ask, grid.tell, state, *coarse)
         record = executor.look(state, grid.progress)
+        executor.keep(state)
         if on_progress is not None:
             on_progress(record)
         if record.done:

@@ -249,7 +249,10 @@ class Table:
     def once(self, ask: Callable[[None], Callable[[Block], Any]]) -> Any:
         """The sum over all blocks of a function, in one scan."""
         self._read("once", 1)
-        return self.executor.look(self.executor.fold(self.blocks, ask, _total, self.executor.put(None)), _total_itself)
+        handle = self.executor.put(None)
+        return self.executor.remember(
+            lambda: self.executor.look(self.executor.fold(self.blocks, ask, _total, handle), _total_itself)
+        )
 
     def _read(self, what: str, n: int) -> int:
         """Count n scans, which are none of the table itself where it was collapsed."""

@@ -120,7 +120,7 @@ def write_scores(
     scorer = scorer_of(model)
     with staged(output) as folder, open_executor(executor) as opened:
         write = partial(_write_piece, scorer, ParquetSink(str(folder)), keys)
-        written = opened.reduce(source.pieces, write) if source.pieces else _Written()
+        written = opened.write(source.pieces, write) if source.pieces else _Written()
         if written.keys is not None:
             written.keys.check_unique(keys)
     return {"rows": written.rows, "parts": written.parts, "outliers": written.outliers, "output": str(output)}

@@ -16,13 +16,14 @@ import pandas as pd
 
 from dask_em import BinomialMixture
 from dask_em.config import CoinConfig
-from dask_em.data.sinks import staged
 from dask_em.em import loop
 from dask_em.families import Binomial
 from dask_em.families.binomial import BinomialParams
 from dask_em.mixture import Mixture, Parameters
+from dask_em.operate.run import Manner
 from dask_em.report import figures, page
 from dask_em.scan import Block
+from pipelines.running import FRESH, running
 
 
 def plan(config: CoinConfig) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def plan(config: CoinConfig) -> dict[str, Any]:
     }
 
 
-def run(config: CoinConfig, *, progress: Callable[[Any], None]) -> dict[str, Any]:
+def run(config: CoinConfig, *, progress: Callable[[Any], None], manner: Manner = FRESH) -> dict[str, Any]:
     """Follow EM on both examples, step by step."""
     one, two = config.one_coin, config.two_coins
     flips = np.array([np.nan if f is None else f for f in one.flips])
@@ -45,7 +46,8 @@ def run(config: CoinConfig, *, progress: Callable[[Any], None]) -> dict[str, Any
     heads = np.array(two.heads, dtype=float)
     pair = steps(heads, two.tosses, two.start, two.n_steps)
     limits = limit(heads, two.tosses, two.start)
-    with staged(config.output) as folder:
+    with running(config, [], manner) as run:
+        folder = run.folder
         one_table = pd.DataFrame({"step": range(len(expected)), "heads": expected[:, 0]})
         two_table = pd.DataFrame(pair, columns=["coin_a", "coin_b"]).rename_axis("step").reset_index()
         one_table.to_csv(folder / "one_coin.csv", index=False)
@@ -64,16 +66,17 @@ def run(config: CoinConfig, *, progress: Callable[[Any], None]) -> dict[str, Any
         page.write(
             folder / "report.html", page.render("EM with coins", "the textbook's two examples, step by step", sections)
         )
-    return {
-        "pipeline": config.pipeline,
-        "one_coin": [round(v, 8) for v in expected[1:, 0]],
-        "one_coin_missing_ignored": [round(v, 8) for v in ignored[1:, 0]],
-        "two_coins": [[round(v, 8) for v in row] for row in pair[1:]],
-        "two_coins_limit": [round(v, 8) for v in limits],
-        "converged": True,
-        "output": config.output,
-        "report": str(Path(config.output) / "report.html"),
-    }
+        run.facts = {
+            "pipeline": config.pipeline,
+            "one_coin": [round(v, 8) for v in expected[1:, 0]],
+            "one_coin_missing_ignored": [round(v, 8) for v in ignored[1:, 0]],
+            "two_coins": [[round(v, 8) for v in row] for row in pair[1:]],
+            "two_coins_limit": [round(v, 8) for v in limits],
+            "converged": True,
+            "output": config.output,
+            "report": str(Path(config.output) / "report.html"),
+        }
+    return run.facts
 
 
 def steps(

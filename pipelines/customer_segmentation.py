@@ -15,13 +15,13 @@ import pandas as pd
 from dask_em import MixtureModel, load, save, select_model
 from dask_em.config import Cdnow, CompleteJourney, Level, SegmentationConfig
 from dask_em.data.keys import check_keys
-from dask_em.data.sinks import staged
 from dask_em.data.sources import Source, open_source
 from dask_em.errors import ConfigurationError
+from dask_em.operate.run import Manner
 from dask_em.scoring import scorer_of, write_scores
 from dask_em.segments import describe_segments, highest_segment, match_segments
 from pipelines import data
-from pipelines.cluster import open_cluster
+from pipelines.running import FRESH, running
 from pipelines.segment_report import write_report
 
 
@@ -51,7 +51,7 @@ def plan(config: SegmentationConfig) -> dict[str, Any]:
     }
 
 
-def run(config: SegmentationConfig, *, progress: Callable[[Any], None]) -> dict[str, Any]:
+def run(config: SegmentationConfig, *, progress: Callable[[Any], None], manner: Manner = FRESH) -> dict[str, Any]:
     """Segment one level; everything appears under config.output at the end, or nothing does."""
     level = config.levels[config.level]
     previous = None if config.match is None else load(config.match)
@@ -61,7 +61,8 @@ def run(config: SegmentationConfig, *, progress: Callable[[Any], None]) -> dict[
         raise ConfigurationError(
             f"match: the model in {config.match} has other columns: leave match out, or fit the same columns"
         )
-    with staged(config.output) as folder, open_cluster(config.cluster) as executor:
+    with running(config, [source], manner) as run:
+        folder, executor = run.folder, run.executor
         model.set_params(executor=executor)
         selection = select_model(source, level.candidates, estimator=model, on_progress=progress)
         best = selection.best
@@ -83,24 +84,25 @@ def run(config: SegmentationConfig, *, progress: Callable[[Any], None]) -> dict[
         described.table(segments).to_csv(folder / "segment_profile.csv", index=False)
         selection.table.to_csv(folder / "bic.csv", index=False)
         write_report(folder, config, selection, segments, described)
-    chosen = selection.table[selection.table["n_components"] == best.n_components].iloc[0]
-    output = Path(config.output)
-    return {
-        "pipeline": config.pipeline,
-        "level": config.level,
-        "rows": scored["rows"],
-        "n_components": best.n_components,
-        "bic": float(chosen["bic"]),
-        "log_likelihood": best.log_likelihood_,
-        "converged": bool(best.converged_),
-        "n_maps": best.n_maps_,
-        "n_scans": best.n_scans_,
-        "outliers": scored["outliers"],
-        "segments": described.sizes(segments).to_dict("records"),
-        "output": str(output),
-        "report": str(output / "report.html"),
-        "model": str(output / "model"),
-    }
+        chosen = selection.table[selection.table["n_components"] == best.n_components].iloc[0]
+        output = Path(config.output)
+        run.facts = {
+            "pipeline": config.pipeline,
+            "level": config.level,
+            "rows": scored["rows"],
+            "n_components": best.n_components,
+            "bic": float(chosen["bic"]),
+            "log_likelihood": best.log_likelihood_,
+            "converged": bool(best.converged_),
+            "n_maps": best.n_maps_,
+            "n_scans": best.n_scans_,
+            "outliers": scored["outliers"],
+            "segments": described.sizes(segments).to_dict("records"),
+            "output": str(output),
+            "report": str(output / "report.html"),
+            "model": str(output / "model"),
+        }
+    return run.facts
 
 
 def _cost_of_errors(level: Level) -> str:

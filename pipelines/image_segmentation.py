@@ -11,12 +11,12 @@ from dask_em.config import GeneratedPicture, ImageSegmentationConfig, Picture, S
 from dask_em.data.pixels import View
 from dask_em.data.raster import Raster
 from dask_em.data.raster_files import open_raster
-from dask_em.data.sinks import staged
 from dask_em.images.seeds import boxes
 from dask_em.images.segmentation import Segmentation
+from dask_em.operate.run import Manner
 from pipelines import pictures
-from pipelines.cluster import open_cluster
 from pipelines.image_report import write_report
+from pipelines.running import FRESH, running
 
 
 def plan(config: ImageSegmentationConfig) -> dict[str, Any]:
@@ -55,33 +55,35 @@ def plan(config: ImageSegmentationConfig) -> dict[str, Any]:
     }
 
 
-def run(config: ImageSegmentationConfig, *, progress: Callable[[Any], None]) -> dict[str, Any]:
+def run(config: ImageSegmentationConfig, *, progress: Callable[[Any], None], manner: Manner = FRESH) -> dict[str, Any]:
     """Segment one picture; everything appears under config.output at the end, or nothing does."""
     picture = config.pictures[config.picture]
     raster = opened(picture)
-    with staged(config.output) as folder, open_cluster(config.cluster) as executor:
+    with running(config, [raster], manner) as run:
+        folder, executor = run.folder, run.executor
         found = segment_image(raster, executor=executor, on_progress=progress, **_settings(picture))
         files = found.write_into(folder, form=config.maps, posterior=config.posterior)
         if found.selection is not None:
             found.selection.table.to_csv(folder / "criterion.csv", index=False)
         save(found.model, folder / "model", **notes(config, found))
         write_report(folder, config, found, files)
-    output, model = Path(config.output), found.model
-    return {
-        "pipeline": config.pipeline,
-        "picture": config.picture,
-        "pixels": raster.n_pixels,
-        "n_colours": found.n_colours,
-        "n_segments": found.n_segments,
-        "log_likelihood": model.log_likelihood_,
-        "converged": bool(model.converged_),
-        "n_maps": model.n_maps_,
-        "segments": found.regions[["segment", "name", "pixels", "share", "colour"]].to_dict("records"),
-        **{what: str(output / name) for what, name in files.items()},
-        "output": str(output),
-        "report": str(output / "report.html"),
-        "model": str(output / "model"),
-    }
+        output, model = Path(config.output), found.model
+        run.facts = {
+            "pipeline": config.pipeline,
+            "picture": config.picture,
+            "pixels": raster.n_pixels,
+            "n_colours": found.n_colours,
+            "n_segments": found.n_segments,
+            "log_likelihood": model.log_likelihood_,
+            "converged": bool(model.converged_),
+            "n_maps": model.n_maps_,
+            "segments": found.regions[["segment", "name", "pixels", "share", "colour"]].to_dict("records"),
+            **{what: str(output / name) for what, name in files.items()},
+            "output": str(output),
+            "report": str(output / "report.html"),
+            "model": str(output / "model"),
+        }
+    return run.facts
 
 
 def opened(picture: Picture) -> Raster:

@@ -15,14 +15,14 @@ import pandas as pd
 
 from dask_em import Imputer, save
 from dask_em.config import Census, Nhanes, Survey, SurveyImputationConfig
-from dask_em.data.sinks import staged
 from dask_em.data.sources import Source, open_source
 from dask_em.errors import ConfigurationError, DataError
 from dask_em.imputation.summaries import GroupSums
 from dask_em.imputation.writing import write_pieces
+from dask_em.operate.run import Manner
 from pipelines import surveys
-from pipelines.cluster import open_cluster
 from pipelines.imputation_report import write_report
+from pipelines.running import FRESH, running
 
 
 def plan(config: SurveyImputationConfig) -> dict[str, Any]:
@@ -52,13 +52,14 @@ def plan(config: SurveyImputationConfig) -> dict[str, Any]:
     }
 
 
-def run(config: SurveyImputationConfig, *, progress: Callable[[Any], None]) -> dict[str, Any]:
+def run(config: SurveyImputationConfig, *, progress: Callable[[Any], None], manner: Manner = FRESH) -> dict[str, Any]:
     """Impute one survey; everything appears under config.output at the end, or nothing does."""
     survey = config.surveys[config.survey]
     truth = None if survey.truth is None else true_means(survey)
     source = _checked(survey)
     imputer = Imputer(key=survey.key, **_settings(survey))
-    with staged(config.output) as folder, open_cluster(config.cluster) as executor:
+    with running(config, [source], manner) as run:
+        folder, executor = run.folder, run.executor
         imputer.set_params(executor=executor)
         imputer.fit(source, sample_weight=survey.weight, on_progress=progress)
         sums = _sums(survey, imputer)
@@ -70,24 +71,25 @@ def run(config: SurveyImputationConfig, *, progress: Callable[[Any], None]) -> d
         pooled.to_csv(folder / "pooled_means.csv", index=False)
         save(imputer, folder / "model", survey=config.survey)
         found = write_report(folder, config, source, imputer, written, pooled, executor)
-    output = Path(config.output)
-    return {
-        "pipeline": config.pipeline,
-        "survey": config.survey,
-        "rows": written.integrity.rows[1],
-        "model": "mixture" if imputer.imputation_.model.n_components > 1 else "normal",
-        "n_components": imputer.imputation_.model.n_components,
-        "n_scans": imputer.n_scans_,
-        "converged": bool(imputer.converged_),
-        "filled": sum(written.integrity.filled.values()),
-        "draws": config.n_draws,
-        "integrity": written.integrity.line,
-        "pooled_means": [] if pooled.empty else pooled[pooled["group"] == "all"].to_dict("records"),
-        **found,
-        "output": str(output),
-        "report": str(output / "report.html"),
-        "saved_model": str(output / "model"),
-    }
+        output = Path(config.output)
+        run.facts = {
+            "pipeline": config.pipeline,
+            "survey": config.survey,
+            "rows": written.integrity.rows[1],
+            "model": "mixture" if imputer.imputation_.model.n_components > 1 else "normal",
+            "n_components": imputer.imputation_.model.n_components,
+            "n_scans": imputer.n_scans_,
+            "converged": bool(imputer.converged_),
+            "filled": sum(written.integrity.filled.values()),
+            "draws": config.n_draws,
+            "integrity": written.integrity.line,
+            "pooled_means": [] if pooled.empty else pooled[pooled["group"] == "all"].to_dict("records"),
+            **found,
+            "output": str(output),
+            "report": str(output / "report.html"),
+            "saved_model": str(output / "model"),
+        }
+    return run.facts
 
 
 def _checked(survey: Survey) -> Source:

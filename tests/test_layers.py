@@ -47,6 +47,8 @@ HEIGHT = {
     "config": 4,
     "config_loader": 4,
     "config_yaml": 4,
+    "operate": 4,
+    "log": 4,
     "cli": 5,
     "pipelines": 5,
 }

@@ -58,6 +58,11 @@ def tell(grid: Grid, total: Totals, coarse: Coarse | None = None) -> Grid:
     return Grid(states, grid.penalty)
 
 
+def n_scans(grid: Grid) -> int:
+    """How far it has come."""
+    return max(s.n_scans for s in grid.states)
+
+
 def progress(grid: Grid) -> loop.Progress:
     """Look at a grid from afar: how many candidates run, and the best of all."""
     records = [loop.progress(s) for s in grid.states]

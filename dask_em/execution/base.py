@@ -106,8 +106,39 @@ class Executor(Protocol):
     def map(self, pieces: Sequence[Any], function: Callable[[int, Any], Any]) -> list[Any]:
         """function(i, piece) for every piece, in order."""
 
+    def write(self, pieces: Sequence[Any], function: Callable[[int, Any], Any]) -> Any:
+        """As `reduce`, of a function that leaves something on a disk: the same however often it runs."""
+
+    def remember(self, work: Callable[[], Any]) -> Any:
+        """What some work with this executor comes to, or came to before the run was interrupted."""
+
+    def resume(self, start: Any, rank: Callable[[Any], int]) -> Any:
+        """The state with the highest rank that was kept of the loop that begins here, or its start."""
+
+    def keep(self, handle: Any) -> None:
+        """Keep the state of this loop, for a run that is interrupted."""
+
     def room(self) -> int:
         """Bytes of memory that one thread may take to read and encode a piece."""
 
     def close(self) -> None:
         """Give back what the executor started itself."""
+
+
+class Forgetful:
+    """What an executor does of a run that nobody will resume."""
+
+    def write(self, pieces: Sequence[Any], function: Callable[[int, Any], Any]) -> Any:
+        """As `reduce`."""
+        return self.reduce(pieces, function)  # type: ignore[attr-defined]
+
+    def remember(self, work: Callable[[], Any]) -> Any:
+        """Do it."""
+        return work()
+
+    def resume(self, start: Any, rank: Callable[[Any], int]) -> Any:
+        """Begin."""
+        return start
+
+    def keep(self, handle: Any) -> None:
+        """Keep nothing."""

@@ -22,7 +22,7 @@ from dask.local import get_sync
 from dask.optimization import cull
 from distributed import Client, Future, LocalCluster, default_client, futures_of, get_worker
 
-from dask_em.execution.base import Unit, make_runs
+from dask_em.execution.base import Forgetful, Unit, make_runs
 from dask_em.execution.blocks import Encode, Recipe, Run, make_run, walk, warn_of_trouble
 from dask_em.execution.threads import at_root, single_blas
 from dask_em.execution.tiers import Tier, available_memory, check_wanted, choose, free_disk
@@ -122,7 +122,7 @@ class _Blocks:
     scanned: bool = False
 
 
-class DaskExecutor:
+class DaskExecutor(Forgetful):
     """A cluster behind a client.
 
     Parameters

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from dask_em.execution.base import Unit, make_runs
+from dask_em.execution.base import Forgetful, Unit, make_runs
 from dask_em.execution.blocks import Encode, Recipe, Run, make_run, walk, warn_of_trouble
 from dask_em.execution.threads import at_root, single_blas
 from dask_em.execution.tiers import available_memory, check_wanted, choose, free_disk
@@ -49,7 +49,7 @@ def _value(handle: Any) -> Any:
     return handle.value() if isinstance(handle, _Later) else handle
 
 
-class LocalExecutor:
+class LocalExecutor(Forgetful):
     """Threads of this process.
 
     Parameters

@@ -185,7 +185,7 @@ def write_pieces(
     )
     types = types_of(source, model.schema.design.features, model.integer, executor)
     write = partial(_write_piece, model, str(folder), source.columns, types, m, layout, groups, firsts)
-    total: Written = executor.reduce(source.pieces, write)
+    total: Written = executor.write(source.pieces, write)
     if model.key:
         total.integrity.keys[0].check_unique(model.key)
     total.integrity.check()

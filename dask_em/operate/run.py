@@ -1,0 +1,184 @@
+"""One run of a job: its own folder while it works, its output in one step when it is done.
+
+    output/               nothing, or what an earlier run left there, until the very end
+    .output.run/          beside it, for nobody else's eyes
+        lock              held while the run lives; says whose it is
+        plan.json         what the run is: id, settings, inputs, versions
+        journal/          what passes came to, and the last two states of the loop
+        parts/            the output under construction
+
+The output appears by one rename. A crash before it leaves the old output (or none), one after it the new output, of which the next run finishes the paperwork.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dask_em.data.sinks import check_vacant
+from dask_em.errors import DaskEMError, OutputError, TryAgainError
+from dask_em.execution.base import Executor
+from dask_em.operate import disk
+from dask_em.operate.commit import committed, finish, publish
+from dask_em.operate.facts import plain
+from dask_em.operate.identity import Identity
+from dask_em.operate.journal import Journal, JournalExecutor
+from dask_em.operate.lock import locked
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a run treats what it finds: whether it goes on with an interrupted one, and whether it takes the place of an earlier output."""
+
+    resume: bool = False
+    replace: bool = False
+
+
+class NothingToDo(Exception):  # noqa: N818 - not an error
+    """The output is there already, of the same job and the same inputs."""
+
+    def __init__(self, record: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.record = record
+
+
+@dataclass
+class Run:
+    """A run under way.
+
+    id : its name, which it keeps when it goes on; folder : where its output is made; executor : where it works
+    resumed : passes and states that were taken from an earlier attempt; facts : what is told at the end
+    """
+
+    id: str
+    folder: Path
+    executor: Executor
+    resumed: bool
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@contextmanager
+def open_run(
+    config: Any,
+    inputs: Sequence[Mapping[str, Any]],
+    cluster: AbstractContextManager[Executor],
+    manner: Manner,
+) -> Iterator[Run]:
+    """A run of a job whose output appears when the block ends well.
+
+    Parameters
+    ----------
+    config : settings of the job, with `output`
+    inputs : what its inputs are known by, one record a file
+    cluster : opened while the run works
+
+    Raises
+    ------
+    NothingToDo
+        The same output is there already.
+    OutputError
+        The output is in use, or is something else.
+    ConfigurationError, DataError
+        It cannot go on where it was interrupted, for what differs.
+    """
+    target, identity = Path(config.output).absolute(), Identity.of(config, inputs)
+    _check_output(target, identity, manner)
+    home = _home(target, config.output)
+    run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+    with locked(home / "lock", run_id, config.output):
+        _check_output(target, identity, manner)  # another run may just have ended
+        plan = _earlier(home) if manner.resume else None
+        if plan is not None:
+            identity.check_goes_on(Identity.read(plan))
+            run_id, begun = plan["run"], plan["begun"]
+        else:
+            begun = _now()
+            _begin(home, {"run": run_id, "begun": begun, **identity.document()})
+        disk.remove(home / "parts")
+        (home / "parts").mkdir(mode=0o777)
+        journal, since = Journal(home / "journal"), time.monotonic()
+        try:
+            with cluster as executor:
+                run = Run(run_id, home / "parts", JournalExecutor(executor, journal), plan is not None)
+                yield run
+            record = {
+                "run": run_id,
+                "status": "done",
+                "exit": 0,
+                "begun": begun,
+                "ended": _now(),
+                "seconds": round(time.monotonic() - since, 3),
+                "resumed": run.resumed,
+                "taken_from_checkpoint": journal.found,
+                **identity.document(),
+                "job_hash": identity.job_hash,
+                "facts": plain(run.facts),
+            }
+            publish(home / "parts", target, record)
+        except OSError as error:
+            if error.errno in disk.FULL:
+                raise disk.trouble(error, f"output folder {config.output}") from None
+            raise
+        except DaskEMError as error:
+            if not isinstance(error, TryAgainError):
+                disk.remove(home)
+            raise
+        except Exception:
+            disk.remove(home)
+            raise
+        disk.remove(home)
+
+
+def _check_output(target: Path, identity: Identity, manner: Manner) -> None:
+    """Refuse an output that is not ours to make; there is nothing to do where it is made."""
+    record = committed(target)
+    if record is not None:
+        finish(target)
+        if identity.same_work(Identity.read(record)):
+            disk.remove(target.parent / f".{target.name}.run")
+            raise NothingToDo(record)
+        if manner.replace:
+            return
+        raise OutputError(
+            f"output folder {target.name} holds the output of another job or of other data (run {record['run']}): choose another, or say --replace"
+        )
+    check_vacant(target)
+
+
+def _home(target: Path, told: str) -> Path:
+    home = target.parent / f".{target.name}.run"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            home.mkdir(mode=0o700)
+    except OSError as error:
+        raise OutputError(f"output folder {told} cannot be made ({error.strerror}): choose another") from None
+    return home
+
+
+def _earlier(home: Path) -> dict[str, Any] | None:
+    """The plan of an interrupted run."""
+    try:
+        plan: dict[str, Any] = json.loads((home / "plan.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    return plan
+
+
+def _begin(home: Path, plan: Mapping[str, Any]) -> None:
+    """An empty folder with a plan."""
+    disk.remove(home / "plan.json")  # first: what is left without it belongs to nobody
+    disk.remove(home / "journal")
+    (home / "journal").mkdir(mode=0o700)
+    disk.replace_file(home / "plan.json", json.dumps(plan, indent=1).encode())
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

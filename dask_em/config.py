@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
@@ -21,6 +19,8 @@ from pydantic import (
     model_validator,
 )
 
+from dask_em.config_base import Name, Positive, Probability, Settings
+from dask_em.config_cluster import ClusterConfig
 from dask_em.config_loader import hint, load
 
 __all__ = [
@@ -51,48 +51,6 @@ __all__ = [
     "json_schema",
     "load",
 ]
-
-Name = Annotated[str, Field(min_length=1)]
-Probability = Annotated[float, Field(gt=0, lt=1)]
-Positive = Annotated[int, Field(ge=1)]
-
-
-class Settings(BaseModel):
-    """Immutable settings; a key that is not declared is a mistake, and no value is silently converted."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-
-class ClusterConfig(Settings):
-    """Where the work is done."""
-
-    executor: Literal["local", "dask"] = "local"
-    """Threads of this process, or a Dask cluster; with a scheduler address it is dask."""
-    scheduler: Name | None = None
-    """Address of a running scheduler; without one, dask starts a cluster on this machine."""
-    n_workers: Positive | None = None
-    """Worker processes of a cluster that is started here."""
-    blocks: Literal["auto", "resident", "mapped", "streamed"] = "auto"
-    """Where encoded rows are kept between scans: in memory, in scratch files, or nowhere; auto is as fits."""
-    scratch: Name | None = None
-    """Folder for scratch files, here or on the workers; null is that of temporary files or of the worker."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _a_scheduler_implies_dask(cls, given: Any) -> Any:
-        if isinstance(given, Mapping) and given.get("scheduler") is not None and "executor" not in given:
-            return {**given, "executor": "dask"}
-        return given
-
-    @field_validator("scheduler")
-    @classmethod
-    def _only_with_dask(cls, scheduler: str | None, info: ValidationInfo) -> str | None:
-        if scheduler is not None and info.data.get("executor") == "local":
-            raise ValueError("a scheduler needs executor dask: remove one of the two")
-        return scheduler
-
 
 CovarianceShape = Literal[
     "full", "tied", "diag", "spherical",

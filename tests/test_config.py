@@ -144,23 +144,23 @@ def test_an_override_wins_and_its_mistakes_name_it(job, mistakes):
 
 def test_an_override_may_open_a_mapping_that_the_file_leaves_out(job, mistakes):
     assert job(SEGMENTS, "cluster.n_workers=2").cluster.n_workers == 2
-    assert mistakes(SEGMENTS, "cluster.workers=2") == ["--set cluster.workers: unknown key; did you mean 'n_workers'?"]
+    assert mistakes(SEGMENTS, "cluster.n_worker=2") == [
+        "--set cluster.n_worker: unknown key; did you mean 'n_workers'?"
+    ]
 
 
 def test_a_flag_stands_for_settings_and_names_itself(job, mistakes):
-    flags = {"--scheduler": {"cluster.executor": "dask", "cluster.scheduler": "tcp://here:1"}}
+    flags = {"--scheduler": {"cluster.executor": "dask", "cluster.scheduler": "tls://here:1"}}
     cluster = job(SEGMENTS + "cluster: {executor: local}\n", flags=flags).cluster
-    assert (cluster.executor, cluster.scheduler) == ("dask", "tcp://here:1")
+    assert (cluster.executor, cluster.scheduler) == ("dask", "tls://here:1")
     assert mistakes(COINS, flags=flags)[0].startswith("--scheduler: cluster: unknown key")
 
 
 def test_a_scheduler_implies_dask_and_contradicts_local(job, mistakes):
-    assert job(SEGMENTS, "cluster.scheduler='tcp://here:1'").cluster.executor == "dask"
+    assert job(SEGMENTS, "cluster.scheduler='tls://here:1'").cluster.executor == "dask"
     assert job(SEGMENTS).cluster.executor == "local"
-    text = SEGMENTS + "cluster: {executor: local, scheduler: 'tcp://here:1'}\n"
-    assert mistakes(text) == [
-        "job.yaml:15:39: cluster.scheduler: a scheduler needs executor dask: remove one of the two"
-    ]
+    text = SEGMENTS + "cluster: {executor: local, scheduler: 'tls://here:1'}\n"
+    assert mistakes(text) == ["job.yaml:15:39: cluster.scheduler: scheduler needs executor dask: remove one of the two"]
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,8 @@ HEIGHT = {
     "estimators": 4,
     "report": 4,
     "config": 4,
+    "config_base": 4,
+    "config_cluster": 4,
     "config_loader": 4,
     "config_yaml": 4,
     "operate": 4,

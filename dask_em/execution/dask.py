@@ -8,11 +8,12 @@ again from the pieces when a worker is lost.
 from __future__ import annotations
 
 import warnings
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
+from time import time
 from typing import Any
 from uuid import uuid4
 
@@ -20,13 +21,14 @@ import dask
 import dask.dataframe as dd
 from dask.local import get_sync
 from dask.optimization import cull
-from distributed import Client, Future, LocalCluster, default_client, futures_of, get_worker
+from distributed import Client, Future, KilledWorker, LocalCluster, default_client, futures_of
 
+from dask_em.errors import DaskEMError, TryAgainError
+from dask_em.execution import blame, tasks
 from dask_em.execution.base import Forgetful, Unit, make_runs
-from dask_em.execution.blocks import Encode, Recipe, Run, make_run, walk, warn_of_trouble
-from dask_em.execution.threads import at_root, single_blas
-from dask_em.execution.tiers import Tier, available_memory, check_wanted, choose, free_disk
-from dask_em.execution.tree import insert, join, total
+from dask_em.execution.blocks import Encode, warn_of_trouble
+from dask_em.execution.tiers import Tier, check_wanted, choose
+from dask_em.execution.watch import Limits, Watch
 
 RUNS_PER_THREAD = 2
 """Tasks of a scan for each worker thread: enough to balance, few enough that scheduling costs little."""
@@ -115,9 +117,9 @@ def active_client() -> Client | None:
 
 @dataclass
 class _Blocks:
-    """Runs of blocks on the cluster, each with the number of its first block, and where they could not be kept, until the user was told."""
+    """Runs of blocks on the cluster, each with the number of its reading and of its first block, and where they could not be kept, until the user was told."""
 
-    runs: list[tuple[int, Future]]
+    runs: list[tuple[int, int, Future]]
     troubles: list[Future]
     scanned: bool = False
 
@@ -137,6 +139,8 @@ class DaskExecutor(Forgetful):
         as fits, see `dask_em.execution.tiers`. The result is the same to the last bit.
     scratch : str, optional
         Folder for scratch files on the workers; by default the one where a worker keeps what it spills. What is written there is gone after the fit.
+    limits : Limits
+        How many seconds to wait in trouble, see `dask_em.execution.watch`.
 
     Raises
     ------
@@ -151,6 +155,7 @@ class DaskExecutor(Forgetful):
         n_workers: int | None = None,
         blocks: str = "auto",
         scratch: str | None = None,
+        limits: Limits = Limits(),  # noqa: B008
     ) -> None:
         self.blocks, self.scratch = check_wanted(blocks), scratch
         self._own: list[Any] = []
@@ -171,6 +176,8 @@ class DaskExecutor(Forgetful):
             self._own = [client]
         self.client: Any = client
         self._token, self._names = uuid4().hex[:12], count()
+        self._watch, self._began = Watch(client, limits), time()
+        self._readings: dict[int, blame.Reading] = {}
 
     def close(self) -> None:
         """Stop what was started here."""
@@ -179,22 +186,33 @@ class DaskExecutor(Forgetful):
         self._own = []
 
     def reduce(self, pieces: Sequence[Any], function: Callable[[int, Any], Any]) -> Any:
-        pieces = self._resolved(pieces)
-        parts = [self._submit(_reduce_run, function, pieces[run], run.start) for run in self._runs([1] * len(pieces))]
-        return self._submit(_total, self._joined(parts)).result()
+        resolved = self._resolved(pieces)
+        runs = self._runs([1] * len(pieces))
+        parts = [self._submit(tasks.reduce_run, function, resolved[run], run.start) for run in runs]
+        own = [self._read(part, function, pieces[r], resolved[r], r.start) for part, r in zip(parts, runs)]
+        try:
+            return self._result(self._submit(tasks.total_of_runs, self._joined(parts)))
+        finally:
+            self._forget(own)
 
     def open(self, units: Sequence[Unit], encode: Encode, row_bytes: int = 0) -> _Blocks:
         tier = self._tier(row_bytes * sum(u.rows for u in units))
-        pieces = iter(self._resolved([piece for unit in units for piece in unit.pieces]))
+        resolved = iter(self._resolved([piece for unit in units for piece in unit.pieces]))
         runs = []
         for run in self._runs([u.rows for u in units]):
             bare = [Unit((), u.rows, u.first_block, u.n_blocks) for u in units[run]]
-            own = [[next(pieces) for _ in u.pieces] for u in units[run]]
-            runs.append((bare[0].first_block, self._submit(_open_run, tier, self.scratch, encode, bare, own)))
-        return _Blocks(runs, [self._submit(_trouble, run) for _, run in runs] if tier == "mapped" else [])
+            own = [[next(resolved) for _ in u.pieces] for u in units[run]]
+            future = self._submit(tasks.open_run, tier, self.scratch, encode, bare, own)
+            pieces = [piece for unit in units[run] for piece in unit.pieces]
+            number = self._read(
+                future, partial(tasks.encode_alone, encode), pieces, [piece for some in own for piece in some], 0
+            )
+            runs.append((number, bare[0].first_block, future))
+        return _Blocks(runs, [self._submit(tasks.trouble, run) for *_, run in runs] if tier == "mapped" else [])
 
     def release(self, blocks: _Blocks) -> None:
-        for future in (*(run for _, run in blocks.runs), *blocks.troubles):
+        self._forget([number for number, *_ in blocks.runs])
+        for future in (*(run for *_, run in blocks.runs), *blocks.troubles):
             future.release()
 
     def put(self, value: Any) -> Any:
@@ -210,39 +228,92 @@ class DaskExecutor(Forgetful):
     ) -> Future:
         if blocks.scanned:  # the first scan is under way, and nobody waits
             troubles, blocks.troubles = blocks.troubles, []
-            warn_of_trouble(self.client.gather(troubles))
+            warn_of_trouble(self._results(troubles))
         blocks.scanned = True
-        parts = [self._submit(_walk, ask, state, run, first) for first, run in blocks.runs]
-        return self._submit(_root, tell, state, self._joined(parts), *known)
+        parts = [self._submit(tasks.walk_run, ask, state, run, first, of=number) for number, first, run in blocks.runs]
+        return self._submit(tasks.root, tell, state, self._joined(parts), *known)
 
     def _joined(self, parts: list[Future]) -> list[Future]:
         """The sums of few long runs in the place of those of many short ones."""
         while len(parts) > FAN_IN:
-            parts = [self._submit(_join, parts[i : i + FAN_IN]) for i in range(0, len(parts), FAN_IN)]
+            parts = [self._submit(tasks.join_runs, parts[i : i + FAN_IN]) for i in range(0, len(parts), FAN_IN)]
         return parts
 
     def then(self, handle: Any, function: Callable[[Any], Any]) -> Future:
         return self._submit(function, handle)
 
     def anchor(self, handle: Any) -> Future:
-        return self._submit(_itself, self._submit(_itself, handle, priority=1).result())
+        return self._submit(tasks.itself, self._result(self._submit(tasks.itself, handle, priority=1)))
 
     def look(self, handle: Any, function: Callable[[Any], Any]) -> Any:
         # Before the next scan, which may have been asked for already.
-        return self._submit(function, handle, priority=1).result()
+        return self._result(self._submit(function, handle, priority=1))
 
     def map(self, pieces: Sequence[Any], function: Callable[[int, Any], Any]) -> list[Any]:
-        return self.client.gather(
-            [self._submit(_call, function, i, piece) for i, piece in enumerate(self._resolved(pieces))]
-        )
+        resolved = self._resolved(pieces)
+        futures = [self._submit(tasks.call, function, i, piece) for i, piece in enumerate(resolved)]
+        own = [self._read(f, function, pieces[i : i + 1], resolved[i : i + 1], i) for i, f in enumerate(futures)]
+        try:
+            return self._results(futures)
+        finally:
+            self._forget(own)
 
-    def _submit(self, function: Callable[..., Any], *args: Any, priority: int = 0) -> Future:
-        name = getattr(function, "__name__", "call").lstrip("_")
+    def _submit(self, function: Callable[..., Any], *args: Any, priority: int = 0, of: int | None = None) -> Future:
+        """A task; its name ends with its number, or with that of the reading that it is part `of`."""
+        number = next(self._names)
+        key = f"em-{getattr(function, '__name__', 'call').lstrip('_')}-{self._token}-{number}"
+        key += "" if of is None else f"-of-{of}"
+        if self.client.status == "closed":
+            raise self._watch.lost()
         with warnings.catch_warnings():
             # The rows of a table in memory are part of the recipe, so that a lost worker costs nothing: they have to travel.
             warnings.filterwarnings("ignore", "(?s).*Sending large graph")
-            key = f"em-{name}-{self._token}-{next(self._names)}"
-            return self.client.submit(function, *args, key=key, pure=False, priority=priority)
+            return self.client.submit(tasks.counted, function, *args, key=key, pure=False, priority=priority)
+
+    def _result(self, future: Future) -> Any:
+        return self._results([future])[0]
+
+    def _results(self, futures: Sequence[Future]) -> list[Any]:
+        """What futures come to, or the reason why they do not."""
+        try:
+            return self._watch.gather(futures)
+        except KilledWorker as error:
+            raise self._blamed(error) from None
+
+    def _read(
+        self,
+        future: Future,
+        call: Callable[[int, Any], Any],
+        pieces: Sequence[Any],
+        resolved: Sequence[Any],
+        first: int,
+    ) -> int:
+        """Remember what a task reads, under its number, until it is forgotten."""
+        number = _number(future.key)
+        self._readings[number] = blame.Reading(future, call, resolved, first, pieces)
+        return number
+
+    def _forget(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            self._readings.pop(number, None)
+
+    def _blamed(self, error: KilledWorker) -> DaskEMError:
+        """The error for the piece that kills workers: perhaps not of the task that Dask gave up, but of one beside it."""
+        ours = self._readings.get(_number(error.task)) if self._token in str(error.task) else None
+        others = [own for own in self._readings.values() if own is not ours and own.future.status != "finished"]
+        futures = [own.future for own in self._readings.values()]
+        self._watch.ask(self.client._cancel, futures, force=True)  # so that they kill nobody beside
+        for suspect in [*([ours] if ours else []), *others]:
+            try:
+                finding = self._watch.gather(
+                    [self._submit(tasks.probe, suspect.call, suspect.resolved, suspect.first)]
+                )[0]
+            except (KilledWorker, TryAgainError):
+                break
+            if finding is not None:
+                return blame.verdict(suspect, finding)
+        events = self._watch.ask(self.client.scheduler.events, topic="worker-restart-memory")
+        return blame.acquitted(ours, error.allowed_failures + 1, sum(at >= self._began for at, _ in events))
 
     def _resolved(self, pieces: Sequence[Any]) -> list[Any]:
         """The pieces, with futures in the place of those that the cluster has to compute: all in one message."""
@@ -251,8 +322,15 @@ class DaskExecutor(Forgetful):
 
     def _runs(self, sizes: Sequence[int]) -> list[slice]:
         """Cut things of these sizes into consecutive runs, a few for each worker thread."""
-        threads = sum(self.client.nthreads().values()) or 1
-        return make_runs(sizes, RUNS_PER_THREAD * threads)
+        return make_runs(sizes, RUNS_PER_THREAD * self._threads())
+
+    def _threads(self) -> int:
+        """All threads of all workers, of which there may be none before there is work."""
+        found = self._watch.ask(self.client.scheduler.ncores)
+        if not found:
+            self._result(self._submit(tasks.itself, 0))
+            found = self._watch.ask(self.client.scheduler.ncores)
+        return sum(found.values()) or 1
 
     def room(self) -> int:
         return min((room.memory // room.threads for room in self._rooms()), default=0)
@@ -264,9 +342,13 @@ class DaskExecutor(Forgetful):
         disk = min((room.disk for room in rooms), default=0) * len(rooms)
         return choose(self.blocks, nbytes, memory, disk, f"on {len(rooms)} worker{'s' * (len(rooms) > 1)}")
 
-    def _rooms(self) -> list[_Room]:
+    def _rooms(self) -> list[tasks.Room]:
         """What each worker has; workers of one host share what is limited for none of them."""
-        rooms: list[_Room] = list(self.client.run(_room, self.scratch).values())
+        self._threads()
+        found = self._watch.ask(
+            self.client._run, tasks.room, self.scratch, on_error="ignore"
+        )  # a worker may just be lost
+        rooms: list[tasks.Room] = list(found.values())
         beside = Counter(room.host for room in rooms)
         return [
             replace(room, memory=room.limit or room.memory // beside[room.host], disk=room.disk // beside[room.host])
@@ -274,76 +356,7 @@ class DaskExecutor(Forgetful):
         ]
 
 
-@dataclass(frozen=True)
-class _Room:
-    """What a worker has: threads, the limit of its memory (0 for none), and what is free of its host's memory and disk."""
-
-    host: str
-    threads: int
-    limit: int
-    memory: int
-    disk: int
-
-
-def _room(scratch: str | None, dask_worker: Any) -> _Room:
-    host = dask_worker.address.rpartition(":")[0]
-    limit = dask_worker.memory_manager.memory_limit or 0
-    disk = free_disk(scratch or dask_worker.local_directory)
-    return _Room(host, dask_worker.state.nthreads, limit, available_memory(), disk)
-
-
-def _itself(value: Any) -> Any:
-    return value
-
-
-def _place(scratch: str | None) -> str:
-    return scratch or get_worker().local_directory
-
-
-def _call(function: Callable[[int, Any], Any], i: int, piece: Any) -> Any:
-    with single_blas():
-        return function(i, piece)
-
-
-def _reduce_run(function: Callable[[int, Any], Any], pieces: Sequence[Any], first: int) -> dict[Any, Any]:
-    nodes: dict[Any, Any] = {}
-    with single_blas():
-        for i, piece in enumerate(pieces, first):
-            insert(nodes, (0, i), function(i, piece))
-    return nodes
-
-
-def _join(parts: Sequence[dict[Any, Any]]) -> dict[Any, Any]:
-    return join(parts)
-
-
-def _total(parts: Sequence[dict[Any, Any]]) -> Any:
-    return total(join(parts))
-
-
-def _open_run(
-    tier: Tier, scratch: str | None, encode: Encode, units: Sequence[Unit], pieces: Sequence[Sequence[Any]]
-) -> Run:
-    """A run, encoded where it is to be kept: what a task returns must not grow later, for Dask would not know."""
-    recipe = Recipe(tuple(replace(unit, pieces=tuple(own)) for unit, own in zip(units, pieces)), encode)
-    run = make_run(tier, recipe, partial(_place, scratch))
-    if tier != "streamed":
-        with single_blas():
-            deque(run, maxlen=0)
-    return run
-
-
-def _trouble(run: Run) -> str | None:
-    return run.trouble
-
-
-def _walk(ask: Callable[[Any], Callable[[Any], Any] | None], state: Any, run: Run, first: int) -> dict[Any, Any]:
-    with single_blas():
-        step = ask(state)
-        return {} if step is None else walk(run, first, step)
-
-
-def _root(tell: Callable[..., Any], state: Any, parts: Sequence[dict[Any, Any]], *known: Any) -> Any:
-    with single_blas(), at_root(get_worker().state.nthreads):
-        nodes = join(parts)
-        return tell(state, total(nodes), *known) if nodes else state
+def _number(key: Any) -> int:
+    """The number that the name of a task ends with."""
+    last = str(key).rpartition("-")[2]
+    return int(last) if last.isdecimal() else -1

@@ -80,6 +80,26 @@ def hidden_in_table(counts: ArrayLike, smallest: int = SMALLEST, hidden_columns:
             return hidden
 
 
+def crowds(points: ArrayLike, smallest: int = SMALLEST) -> list[NDArray[np.int64]]:
+    """Groups of rows near each other, of `smallest` to 2 smallest - 1 rows, to be drawn as one; none if there are fewer rows.
+
+    Halves of halves along the wider axis, as in Mondrian (LeFevre 2006). With smallest at most 1 every row stands alone.
+    """
+    given = np.asarray(points, dtype=float)
+    scale = np.maximum(np.ptp(given, axis=0), np.finfo(float).tiny) if len(given) else 1.0
+    fewest = max(smallest, 1)
+    waiting, out = [np.arange(len(given))] if len(given) >= fewest else [], []
+    while waiting:
+        own = waiting.pop()
+        if len(own) < 2 * fewest:
+            out.append(own)
+            continue
+        wide = int((np.ptp(given[own], axis=0) / scale).argmax())
+        ordered = own[np.argsort(given[own, wide], kind="stable")]
+        waiting += [ordered[: len(own) // 2], ordered[len(own) // 2 :]]
+    return out
+
+
 def _completed(counts: NDArray[np.float64], hidden: Mask, free: Mask, smallest: int) -> Mask:
     """With the smallest further cells, until what is left out of the line is two cells and `smallest` rows."""
     out = hidden.copy()

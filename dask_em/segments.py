@@ -1,13 +1,13 @@
 """Segments after the fit: who is in them, and which of last month's they are.
 
 The profile of segments is a sum over rows, so it is gathered like everything else, piece by piece: for a number its weight, sum and
-sum of squares in every segment, for a category the weight of every level. Numbers that rest on fewer than ten rows are left out, since
-they could describe a person.
+sum of squares in every segment, for a category the weight of every level. What rests on fewer than ten rows is left out, since it could describe
+a person, and so is that from which it would follow (`disclosure`); levels of so few rows are not named.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -22,13 +22,13 @@ from scipy.optimize import linear_sum_assignment
 from dask_em.data import columns as col
 from dask_em.data.profile import Profile
 from dask_em.data.sources import Source, open_source
+from dask_em.disclosure import SMALLEST, hidden_in_line, hidden_in_table, is_small
 from dask_em.errors import DataError
 from dask_em.execution.base import Executor
 from dask_em.scoring import Scorer
 
-MINIMUM_ROWS = 10
-
 Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class SegmentSums:
     numbers : {column: (k, 3)} rows with a value, sum and sum of squares about the column's centre
     levels : {column: {level: (k,) rows}}
     centres : {column: value near its mean, about which squares are summed}
+    smallest : fewest rows that a number in a table rests on; 0 shows everything
     """
 
     size: Floats
@@ -49,6 +50,7 @@ class SegmentSums:
     numbers: dict[str, Floats]
     levels: dict[str, dict[Any, Floats]]
     centres: dict[str, float]
+    smallest: int = SMALLEST
 
     def __add__(self, other: SegmentSums) -> SegmentSums:
         levels = {}
@@ -58,15 +60,45 @@ class SegmentSums:
                 merged[level] = merged[level] + rows if level in merged else rows
             levels[name] = merged
         numbers = {name: a + other.numbers[name] for name, a in self.numbers.items()}
-        return SegmentSums(self.size + other.size, self.outliers + other.outliers, numbers, levels, self.centres)
+        size, outliers = self.size + other.size, self.outliers + other.outliers
+        return replace(self, size=size, outliers=outliers, numbers=numbers, levels=levels)
 
     def sizes(self, segments: Sequence[int]) -> pd.DataFrame:
-        """One row a segment: rows, share of all, outliers."""
+        """One row a segment: rows, share of all, outliers; null where a number would be too small, or give one away."""
+        hidden = self._hidden()
         frame = pd.DataFrame(
-            {"segment": list(segments), "rows": self.size.astype(int), "outliers": self.outliers.astype(int)}
+            {
+                "segment": list(segments),
+                "rows": pd.array(self.size.astype(int), "Int64"),
+                "share": self.size / self.size.sum(),
+                "outliers": pd.array(self.outliers.astype(int), "Int64"),
+            }
         )
-        frame.insert(2, "share", self.size / self.size.sum())
-        return frame
+        frame.loc[hidden[-1, :-1], ["rows", "share", "outliers"]] = None
+        frame.loc[hidden[0, :-1], "outliers"] = None
+        return frame if hidden.any() else frame.astype({"rows": "int64", "outliers": "int64"})
+
+    def small(self, segments: Sequence[int]) -> list[int]:
+        """The segments of so few rows that they describe persons rather than a group."""
+        return [int(segment) for segment, few in zip(segments, is_small(self.size, self.smallest)) if few]
+
+    def rare(self) -> dict[str, int]:
+        """How many levels of each category have so few rows that they are not named."""
+        found = {
+            name: int(is_small([rows.sum() for rows in own.values()], self.smallest).sum())
+            for name, own in self.levels.items()
+        }
+        return {name: n for name, n in found.items() if n}
+
+    def facts(self, segments: Sequence[int]) -> dict[str, Any]:
+        """The sizes as plain values, and what the reader of a report must know about small groups."""
+        records = self.sizes(segments).astype(object)
+        return {
+            "outliers": None if self._hidden()[0, -1] else int(self.outliers.sum()),
+            "segments": records.where(records.notna(), None).to_dict("records"),
+            "small_segments": self.small(segments),
+            "rare_levels": self.rare(),
+        }
 
     def table(self, segments: Sequence[int]) -> pd.DataFrame:
         """One row per column, level (null for numbers) and segment.
@@ -74,42 +106,68 @@ class SegmentSums:
         Columns: size and missing share of the segment; mean and z = (mean - mean of all) / standard deviation of all for
         numbers; share and lift = share / share of all for levels; overall, the mean or share among all.
         """
+        hidden = self._hidden()[-1, :-1]
+        cells = [*self._number_cells(hidden), *self._level_cells(hidden)]
         rows = [
-            {"segment": segment, "size": self.size[j], **cell}
+            {"segment": segment, "size": np.nan if hidden[j] else self.size[j], **own[j]}
             for j, segment in enumerate(segments)
-            for cell in (*self._number_cells(j), *self._level_cells(j))
+            for own in cells
         ]
-        frame = pd.DataFrame(
-            rows, columns=["column", "level", "segment", "size", "missing", "mean", "share", "overall", "lift", "z"]
-        )
+        names = ["column", "level", "segment", "size", "missing", "mean", "share", "overall", "lift", "z"]
         order = {name: i for i, name in enumerate((*self.numbers, *self.levels))}
-        return frame.sort_values("column", key=lambda names: names.map(order), kind="stable").reset_index(drop=True)
+        frame = pd.DataFrame(rows, columns=names)
+        return frame.sort_values("column", key=lambda own: own.map(order), kind="stable").reset_index(drop=True)
 
-    def _number_cells(self, j: int) -> list[dict[str, Any]]:
-        cells = []
+    def _hidden(self) -> Mask:
+        """Of outliers, other rows and both, by segment and in all: which counts are left out."""
+        return hidden_in_table([self.outliers, self.size - self.outliers], self.smallest)
+
+    def _number_cells(self, hidden: Mask) -> Iterator[list[dict[str, Any]]]:
+        """For every column of numbers the cell of each segment."""
         for name, sums in self.numbers.items():
             n, first, second = sums.sum(axis=0)
-            cell: dict[str, Any] = {"column": name}
-            if sums[j, 0] >= MINIMUM_ROWS:
-                overall, mean = self.centres[name] + first / n, self.centres[name] + sums[j, 1] / sums[j, 0]
-                spread = np.sqrt(max(second / n - (first / n) ** 2, 0.0))
-                cell |= {"missing": 1 - sums[j, 0] / self.size[j], "mean": mean, "overall": overall}
-                cell["z"] = (mean - overall) / spread if spread > 0 else np.nan
-            cells.append(cell)
-        return cells
+            missing = self.size - sums[:, 0]
+            vague = is_small(missing, self.smallest)
+            few = hidden | (sums[:, 0] == 0) | hidden_in_line(sums[:, 0], self.smallest)
+            mean = self.centres[name] + sums[:, 1] / np.maximum(sums[:, 0], 1)
+            overall = self.centres[name] + first / max(n, 1)
+            spread = np.sqrt(max(second / max(n, 1) - (first / max(n, 1)) ** 2, 0.0))
+            own: list[dict[str, Any]] = [{"column": name} for _ in hidden]
+            for j in np.flatnonzero(~few):
+                # The mean of whole numbers would give their number away.
+                told = float(f"{mean[j]:.4g}") if vague[j] else mean[j]
+                own[j] |= {"missing": np.nan if vague[j] else missing[j] / self.size[j], "mean": told}
+                if not is_small(n, self.smallest):
+                    own[j] |= {"overall": overall, "z": (told - overall) / spread if spread > 0 else np.nan}
+            yield own
 
-    def _level_cells(self, j: int) -> list[dict[str, Any]]:
-        cells = []
+    def _level_cells(self, hidden: Mask) -> Iterator[list[dict[str, Any]]]:
+        """For every level of every category the cell of each segment."""
+        for name, levels in self._named_levels().items():
+            counts = np.array(list(levels.values())).reshape(-1, len(hidden))
+            known, missing = counts.sum(axis=0), self.size - counts.sum(axis=0)
+            vague = is_small(missing, self.smallest)
+            left_out = hidden_in_table(counts, self.smallest, hidden)
+            for level, row, own, all_hidden in zip(levels, counts, left_out, left_out[:, -1]):
+                cells: list[dict[str, Any]] = [{"column": name, "level": level} for _ in hidden]
+                overall = np.nan if all_hidden else row.sum() / counts.sum()
+                for j in np.flatnonzero(~own[:-1] & (known > 0)):
+                    # Exact shares would give the number of the missing away.
+                    share = round(row[j] / known[j], 2) if vague[j] else row[j] / known[j]
+                    unknown = vague[j] or left_out[-1, j]
+                    cells[j] |= {"missing": np.nan if unknown else missing[j] / self.size[j], "share": share}
+                    cells[j] |= {"overall": overall, "lift": share / overall}
+                yield cells
+
+    def _named_levels(self) -> dict[str, dict[str, Floats]]:
+        """The levels by their names, in order; the rare ones together under a name that is none of theirs."""
+        out: dict[str, dict[str, Floats]] = {}
         for name, levels in self.levels.items():
-            known = np.sum(list(levels.values()), axis=0)
-            for level in sorted(levels, key=str):
-                cell: dict[str, Any] = {"column": name, "level": str(level)}
-                if known[j] >= MINIMUM_ROWS:
-                    share, overall = levels[level][j] / known[j], levels[level].sum() / known.sum()
-                    cell |= {"missing": 1 - known[j] / self.size[j], "share": share, "overall": overall}
-                    cell["lift"] = share / overall
-                cells.append(cell)
-        return cells
+            rare = {level for level, rows in levels.items() if is_small(rows.sum(), self.smallest)}
+            out[name] = {str(level): levels[level] for level in sorted(set(levels) - rare, key=str)}
+            if rare:
+                out[name][f"(rare: fewer than {self.smallest} rows)"] = np.sum([levels[o] for o in rare], axis=0)
+        return out
 
 
 def segment_sums(
@@ -142,12 +200,15 @@ def segment_sums(
     return SegmentSums(count(which), np.zeros(k), numbers, levels, dict(centres))
 
 
-def describe_segments(source: Source, scorer: Scorer, found: Profile, executor: Executor) -> SegmentSums:
-    """Gather the profile of the segments in one pass over a table."""
+def describe_segments(
+    source: Source, scorer: Scorer, found: Profile, executor: Executor, smallest: int = SMALLEST
+) -> SegmentSums:
+    """Gather the profile of the segments in one pass over a table; `smallest` is the fewest rows that a published number rests on."""
     design = scorer.model.schema.design
     numbers = (*design.gaussian, *design.poisson, *(name for name, _ in design.binomial))
     centres = {name: _middle(col.numeric(found.sample, name)) for name in numbers}
-    return executor.reduce(source.pieces, partial(_scored_sums, scorer, centres))
+    sums: SegmentSums = executor.reduce(source.pieces, partial(_scored_sums, scorer, centres))
+    return replace(sums, smallest=smallest)
 
 
 def _scored_sums(scorer: Scorer, centres: dict[str, float], i: int, piece: Any) -> SegmentSums:
@@ -165,7 +226,9 @@ def _middle(values: Floats) -> float:
     return float(np.median(seen)) if len(seen) else 0.0
 
 
-def segment_profile(frame: pd.DataFrame, segments: Any, key: str | None = None) -> pd.DataFrame:
+def segment_profile(
+    frame: pd.DataFrame, segments: Any, key: str | None = None, smallest: int = SMALLEST
+) -> pd.DataFrame:
     """Describe every column of a dataframe in every segment.
 
     Parameters
@@ -173,6 +236,7 @@ def segment_profile(frame: pd.DataFrame, segments: Any, key: str | None = None) 
     frame : rows; numbers are averaged, text, booleans and categories are counted
     segments : (n,) the segment of each row
     key : a column that identifies rows and is passed over
+    smallest : fewest rows that a number rests on; what rests on fewer is null. 0 shows everything
 
     Returns
     -------
@@ -185,7 +249,8 @@ def segment_profile(frame: pd.DataFrame, segments: Any, key: str | None = None) 
     table = open_source(frame).read(columns)
     counted = [c for c in columns if not _is_number(table.schema.field(c).type)]
     centres = {c: _middle(col.numeric(table, c)) for c in columns if c not in counted}
-    return segment_sums(table, codes, len(names), centres, counted).table(list(names))
+    sums = segment_sums(table, codes, len(names), centres, counted)
+    return replace(sums, smallest=smallest).table(list(names))
 
 
 def _is_number(kind: pa.DataType) -> bool:

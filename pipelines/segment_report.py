@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dask_em.config import SegmentationConfig
 from dask_em.data import columns as col
+from dask_em.disclosure import is_small
 from dask_em.model import FittedMixture
 from dask_em.report import figures, page
 from dask_em.report.heat_map import segment_heat_map
@@ -29,7 +30,7 @@ def write_report(
         "segment_profile": segment_heat_map(described.table(segments)),
         "objective": _trace(selection),
     }
-    scatter = _scatter(selection, segments)
+    scatter = _scatter(selection, segments, described)
     if scatter is not None:
         drawn["scatter"] = scatter
     (folder / "figures").mkdir()
@@ -55,6 +56,7 @@ def _texts(
                 f"{rows:,} rows of the level “{config.level}” fall into {best.n_components} segments, the number with the smallest BIC. "
                 f"Every row of the folder segments/ carries its key {key}, its segment, the probability of it, and whether the row is unusual for the "
                 "model as a whole.",
+                *_left_out(described, segments),
             ],
             table=sizes,
             formats={"rows": ",.0f", "share": ".1%", "outliers": ",.0f"},
@@ -63,7 +65,7 @@ def _texts(
             "What sets them apart",
             ["Means and shares of each segment, coloured by how far they are from those of all rows."],
             figure=drawn["segment_profile"],
-            caption="Numbers that rest on fewer than ten rows are left out. segment_profile.csv has all levels.",
+            caption="segment_profile.csv has all levels.",
         ),
     ]
     if "scatter" in drawn:
@@ -101,6 +103,21 @@ def _texts(
     return "Customer segments", f"level {config.level}, {best.n_components} segments of {rows:,} rows", sections
 
 
+def _left_out(described: SegmentSums, segments: Sequence[int]) -> list[str]:
+    """What is not shown because it could describe a person."""
+    fewest = described.smallest
+    if not fewest:
+        return []
+    told = f"What rests on fewer than {fewest} rows is hidden, together with what would give it away."
+    small, rare = described.small(segments), described.rare()
+    if small:
+        names = ", ".join(map(str, small))
+        told += f" Of so few rows: {'segment' if len(small) == 1 else 'segments'} {names}. They are persons rather than groups: fit fewer segments before this is acted on."
+    if rare:
+        told += f" Levels of so few rows are not named here; the model has to know them: {', '.join(f'{n} of {name}' for name, n in rare.items())}."
+    return [told]
+
+
 def _compression(n_distinct: int | None, rows: int) -> list[str]:
     """What was fitted in the place of all rows, and why."""
     if n_distinct is None:
@@ -123,7 +140,7 @@ def _trace(selection: Selection) -> str:
     )
 
 
-def _scatter(selection: Selection, segments: Sequence[int]) -> str | None:
+def _scatter(selection: Selection, segments: Sequence[int], described: SegmentSums) -> str | None:
     """The two numeric columns whose means differ most between segments, against the spread inside them."""
     model: FittedMixture = selection.best.model_
     names, means, covariances = numeric_moments(model)
@@ -144,6 +161,8 @@ def _scatter(selection: Selection, segments: Sequence[int]) -> str | None:
         means[order][:, pair],
         covariances[order][:, pair][:, :, pair],
         [name.replace("_", " ") for name in axis_names],
+        smallest=described.smallest,
+        hidden=[int(np.argsort(order)[j]) for j in np.flatnonzero(is_small(described.size, described.smallest))],
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from dask_em.disclosure import SMALLEST, crowds
 from dask_em.report.canvas import MUTED, PALETTE, canvas, name_axes, note, segment_colour, to_svg, whole_numbers
 from dask_em.report.heat_map import segment_heat_map
 
@@ -97,7 +98,14 @@ def _name_ends(axes: Any, ends: list[tuple[float, float, str, str, bool]]) -> No
 
 
 def scatter_ellipses(
-    points: ArrayLike, labels: ArrayLike, means: ArrayLike, covariances: ArrayLike, axis_names: Sequence[str]
+    points: ArrayLike,
+    labels: ArrayLike,
+    means: ArrayLike,
+    covariances: ArrayLike,
+    axis_names: Sequence[str],
+    *,
+    smallest: int = SMALLEST,
+    hidden: Sequence[int] = (),
 ) -> str:
     """Draw customers in two dimensions, with the regions that hold 50 % and 95 % of each segment under the model.
 
@@ -110,6 +118,10 @@ def scatter_ellipses(
     means, covariances : array_like of shape (k, 2) and (k, 2, 2)
         Of the segments, in the units of the points.
     axis_names : sequence of two str
+    smallest : int
+        A dot is the mean of so many rows of a segment that are near each other; 0 draws every row.
+    hidden : sequence of int
+        Segments that are not drawn at all, because they are persons rather than groups.
 
     Returns
     -------
@@ -117,16 +129,21 @@ def scatter_ellipses(
         A stand-alone SVG; the points are one embedded picture, which keeps the file small.
     """
     xy, segment = _sample(np.asarray(points, dtype=float), np.asarray(labels, dtype=int))
+    xy, segment = _crowds(xy, segment, smallest, hidden)
     with canvas(7.2, 5.4) as figure:
         axes = figure.add_subplot()
         colours = [segment_colour(s) for s in segment]
-        axes.scatter(xy[:, 0], xy[:, 1], s=7, c=colours, alpha=0.4, linewidths=0, rasterized=True)
+        size = 7 if smallest < 2 else 18
+        axes.scatter(xy[:, 0], xy[:, 1], s=size, c=colours, alpha=0.4, linewidths=0, rasterized=True)
         centres = np.asarray(means, dtype=float)
-        for s, (mean, covariance) in enumerate(zip(centres, np.asarray(covariances, dtype=float), strict=True)):
+        shown = [s for s in range(len(centres)) if s not in hidden]
+        for s in shown:
+            mean, covariance = centres[s], np.asarray(covariances, dtype=float)[s]
             for probability, style in ((0.5, "-"), (0.95, (0, (4, 3)))):
                 outline = _ellipse(mean, covariance, probability)
                 axes.plot(outline[0], outline[1], color=segment_colour(s), linewidth=1.5, linestyle=style)
-        for s, (x, y) in enumerate(centres):
+        for s in shown:
+            x, y = centres[s]
             badge = {
                 "boxstyle": "circle,pad=0.25",
                 "facecolor": segment_colour(s),
@@ -135,7 +152,8 @@ def scatter_ellipses(
             }
             axes.text(x, y, str(s), color="white", ha="center", va="center", fontweight="bold", bbox=badge)
         name_axes(axes, axis_names[0], axis_names[1])
-        note(axes, "solid line: half of a segment  ·  dashed line: 95 % of it")
+        dots = "" if smallest < 2 else f"dot: mean of {smallest} rows or more  ·  "
+        note(axes, f"{dots}solid line: half of a segment  ·  dashed line: 95 % of it")
         return to_svg(figure)
 
 
@@ -259,6 +277,21 @@ def _sample(points: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndar
     if len(seen) > MAX_POINTS:
         seen = np.random.default_rng(0).choice(seen, MAX_POINTS, replace=False)
     return points[seen], labels[seen]
+
+
+def _crowds(
+    points: np.ndarray, labels: np.ndarray, smallest: int, hidden: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The means of groups of rows of a segment, and their segments."""
+    groups = [
+        of_segment[own]
+        for s in np.unique(labels)
+        if s not in hidden
+        for of_segment in (np.flatnonzero(labels == s),)
+        for own in crowds(points[of_segment], smallest)
+    ]
+    middle = [points[own].mean(axis=0) for own in groups]
+    return np.reshape(middle, (-1, 2)), np.array([labels[own[0]] for own in groups], dtype=int)
 
 
 def _ellipse(mean: np.ndarray, covariance: np.ndarray, probability: float) -> np.ndarray:

@@ -114,7 +114,7 @@ def _paint(axes: Axes, rows: list[_Row], n_segments: int) -> None:
             colour = _HIDDEN if hidden else palette((level + 1) / 2)
             axes.add_patch(_cell(x, y, colour))
             ink = MUTED if hidden else _ON_DARK if abs(level) > 0.8 else _ON_LIGHT
-            axes.text(x, y, "few" if hidden else text, color=ink, ha="center", va="center", fontsize=8.5)
+            axes.text(x, y, "hidden" if hidden else text, color=ink, ha="center", va="center", fontsize=8.5)
     axes.set_xlim(-0.5, n_segments - 0.5)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_yticks(range(len(rows)), [row.label for row in rows])
@@ -149,8 +149,8 @@ def _label_width(rows: list[_Row]) -> float:
 
 
 def _name_columns(axes: Axes, sizes: pd.Series) -> None:
-    total = sizes.sum()
-    names = [f"{name}\n{size:,.0f}\n{size / total:.0%}" for name, size in sizes.items()]
+    total = sizes.sum(skipna=False)
+    names = [f"{name}\n{_size(size)}\n{_share(size / total)}" for name, size in sizes.items()]
     axes.set_xticks(range(len(sizes)), names)
     axes.xaxis.tick_top()
     axes.tick_params(axis="x", labelcolor=INK, pad=4)
@@ -170,6 +170,10 @@ def _numbers(values: np.ndarray) -> tuple[str, ...]:
     largest = np.nanmax(np.abs(values), initial=0.0)
     decimals = int(np.clip(2 - np.floor(np.log10(largest)), 0, 6)) if largest > 0 else 0
     return tuple("" if np.isnan(value) else f"{value:,.{decimals}f}".replace("-", "−") for value in values)
+
+
+def _size(value: float) -> str:
+    return "hidden" if np.isnan(value) else f"{value:,.0f}"
 
 
 def _share(value: float) -> str:

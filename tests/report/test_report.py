@@ -244,14 +244,17 @@ def test_shares_are_among_the_known():
 
 
 def test_few_customers_stay_hidden():
-    frame = pd.DataFrame({"spend": np.arange(40.0), "plan": ["a", "b"] * 20})
-    frame.loc[20:32, "plan"] = None
-    profile = segment_profile(frame, np.repeat([0, 1, 2], [20, 11, 9]))
+    frame = pd.DataFrame({"spend": np.arange(80.0), "plan": ["a", "b"] * 40})
+    frame.loc[0:32, "plan"] = None
+    profile = segment_profile(frame, np.repeat([0, 1, 2, 3], [40, 20, 11, 9]))
     told = ["mean", "share", "lift", "z", "missing", "overall"]
-    assert profile.loc[profile["segment"] == 2, told].isna().all().all()
-    assert profile.query("segment == 1 and column == 'plan'")[told].isna().all().all()
-    assert profile.query("segment == 1 and column == 'spend'")["mean"].notna().all()
-    assert "few" in figures.segment_heat_map(profile)
+    assert profile.loc[profile["segment"] == 3, ["size", *told]].isna().all().all()
+    # What would give the smallest segment away is hidden with it.
+    assert profile.loc[profile["segment"] == 2, ["size", *told]].isna().all().all()
+    assert profile.query("segment == 0 and column == 'plan'")[told].isna().all().all()
+    assert profile.query("segment < 2 and column == 'spend'")["mean"].notna().all()
+    assert "hidden" in figures.segment_heat_map(profile)
+    assert segment_profile(frame, np.repeat([0, 1], [75, 5]), smallest=0)["size"].notna().all()
 
 
 def test_bad_profiles_are_refused():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dask_em.disclosure import hidden_in_line, hidden_in_table, is_small
+from dask_em.disclosure import crowds, hidden_in_line, hidden_in_table, is_small
 
 COUNTS = st.sampled_from([0, 0, 1, 2, 3, 5, 8, 9, 10, 11, 25, 100, 1000])
 
@@ -85,3 +85,18 @@ def test_nothing_is_shown_of_a_column_whose_total_is_left_out() -> None:
     hidden = hidden_in_table([[50, 20, 60], [70, 30, 90]], hidden_columns=[True, True, False])
     assert hidden[:, :2].all()
     assert not hidden[:, 2].any()
+
+
+@pytest.mark.parametrize("n", [0, 9, 10, 19, 20, 21, 1000])
+def test_crowds_hold_every_row_once_and_are_of_ten_to_nineteen(n: int) -> None:
+    points = np.random.default_rng(0).normal(size=(n, 2))
+    groups = crowds(points)
+    assert all(10 <= len(own) < 20 for own in groups)
+    assert sorted(np.concatenate([[], *groups])) == (list(range(n)) if n >= 10 else [])
+    assert len(crowds(points, 0)) == n
+
+
+def test_crowds_are_of_rows_near_each_other() -> None:
+    points = np.random.default_rng(0).normal(size=(2000, 2)) * [1, 1000]
+    spread = [points[own].std(axis=0) for own in crowds(points)]
+    assert (np.mean(spread, axis=0) < 0.2 * points.std(axis=0)).all()

@@ -221,6 +221,8 @@ class SegmentationConfig(Settings):
     """Folder of an earlier model: segments keep its numbers."""
     outlier_share: Annotated[float, Field(ge=0, lt=1)] = 0.01
     """Share of the rows that are flagged as unusual."""
+    smallest_cell: Annotated[int, Field(ge=0)] = 10
+    """Fewest rows that a number in the report and its tables rests on; 0 shows everything."""
     cluster: ClusterConfig = ClusterConfig()
     output: Name
     """Folder for the results; it must be empty or absent."""
@@ -304,6 +306,8 @@ class SurveyImputationConfig(Settings):
     """Completed tables to draw, at most n_replicates; null is as many."""
     layout: Literal["long", "folders"] = "long"
     """All draws in one table with .imp and .id, or a folder for each."""
+    smallest_cell: Annotated[int, Field(ge=0)] = 10
+    """Fewest rows that a number in the report and its tables rests on; 0 shows everything."""
     cluster: ClusterConfig = ClusterConfig()
     output: Name
     """Folder for the results; it must be empty or absent."""
@@ -446,6 +450,8 @@ class ImageSegmentationConfig(Settings):
     """Form of the label map; auto is that of the picture."""
     posterior: bool = False
     """Whether the probabilities of the segments are written, too."""
+    smallest_cell: Annotated[int, Field(ge=0)] = 10
+    """Fewest rows that a number in the report and its tables rests on; 0 shows everything."""
     cluster: ClusterConfig = ClusterConfig()
     output: Name
     """Folder for the results; it must be empty or absent."""

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import csv
 import glob
+import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import takewhile
 from typing import Any
 from urllib.parse import unquote
@@ -20,6 +23,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from dask_em.data.pins import Marks, Watched
 from dask_em.data.storage import Options, Stamp, failure, reached
 from dask_em.errors import ConfigurationError, DaskEMError, DataError
 
@@ -42,13 +46,15 @@ class File:
     path : what fsspec opens
     name : its path below what was given, so that it does not depend on where that is
     labels : (column, value) of the folders that it is in
-    stamp : what it was when the table was opened
+    stamp : what its storage said of it when the table was opened
+    outline : digest of its footer, or of both ends of a text
     """
 
     path: str = field(repr=False)  # it may hold a password
     name: str
     labels: tuple[tuple[str, str | None], ...] = ()
     stamp: Stamp | None = None
+    outline: str = ""
 
     @property
     def basename(self) -> str:
@@ -60,31 +66,52 @@ class File:
         ending = re.search(r"\.(?:(parquet|pq)|(csv|tsv)(?:\.gz)?)$", self.path.lower())
         return "" if ending is None else "parquet" if ending[1] else ending[2]
 
+    @property
+    def is_text(self) -> bool:
+        return self.kind in ("csv", "tsv")
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells it from other versions of it: plain values, for records and checkpoints."""
+        stamp = self.stamp or Stamp(None, "", "")
+        return {"name": self.name, "bytes": stamp.size, "modified": stamp.tag, "footer": self.outline}
+
     @contextmanager
-    def read(self, options: Options) -> Iterator[None]:
-        """A block that reads it; its failures get their sentences.
+    def opened(self, options: Options, known: Marks | None = None) -> Iterator[Watched]:
+        """A block that reads it, in which it is what it was when the table was opened, and holds what is known of it; failures get their sentences.
 
         Raises
         ------
         DataError
-            It cannot be read, or is not what it was when the table was opened.
+            It cannot be read, or has changed.
         """
-        trouble = None
         try:
-            yield
+            with fsspec.open(self.path, "rb", **options) as raw:
+                self._compare(raw, options, ask=False)
+                own = Watched(raw, self.is_text)
+                if self.outline not in ("", own.digest):
+                    raise self._changed()
+                try:
+                    yield own
+                finally:
+                    # Afterwards too: what changes while it is read may be why it could not be read.
+                    if own.differs(known or {}):
+                        raise self._changed() from None
+                    self._compare(raw, options, ask=True)
+        except DaskEMError:
+            raise
         except Exception as error:
-            trouble = error
-        # Afterwards: what changes while it is read is seen too, and may be why it could not be read.
-        if self.stamp is not None and self.stamp.is_outdated(self.path, options):
-            raise DataError(f"{self.basename} changed while it was read: run again when nobody writes to it") from None
-        if trouble is None:
-            return
-        if isinstance(trouble, DaskEMError):
-            raise trouble
-        told = failure(self.path, trouble)
-        if told is None and isinstance(trouble, (pa.ArrowException, OSError, ValueError, csv.Error)):
-            told = self._unreadable(trouble)
-        raise told or trouble from None
+            told = failure(self.path, error)
+            if told is None and isinstance(error, (pa.ArrowException, OSError, ValueError, csv.Error)):
+                told = self._unreadable(error)
+            raise told or error from None
+
+    def _compare(self, raw: Any, options: Options, ask: bool) -> None:
+        if self.stamp is not None and self.stamp.is_outdated(raw, self.path, options, ask):
+            raise self._changed() from None
+
+    def _changed(self) -> DataError:
+        return DataError(f"{self.basename} changed while it was read: run again when nobody writes to it")
 
     def _unreadable(self, error: Exception) -> DataError:
         if isinstance(error, FileNotFoundError):
@@ -92,6 +119,9 @@ class File:
         remedy = "check the file" if self.kind else "give Parquet, or text that ends in .csv or .tsv"
         return DataError(f"{self.basename} cannot be read, it is damaged or of another format: {remedy}")
 
+
+AT_ONCE = 16
+"""Files that are looked at together when a table is opened: most of that time is waiting."""
 
 COPIES = 4
 """Bytes of memory for each byte of a piece while it is read, profiled and encoded."""
@@ -108,6 +138,7 @@ class ParquetPiece:
     row_group: int
     options: Options = field(default_factory=dict, repr=False)
     column_bytes: int = 0
+    known: Marks = field(default_factory=dict, repr=False)
 
     @property
     def origin(self) -> tuple[str, int]:
@@ -117,12 +148,22 @@ class ParquetPiece:
         """What it is, and how to make it smaller."""
         return f"row group {self.row_group} of {self.file.basename}", "write the file with smaller row groups"
 
+    def pinned(self, marks: Marks) -> ParquetPiece:
+        """The same, which must hold what it held when these marks were taken."""
+        return replace(self, known=marks)
+
     def read(self, columns: Sequence[str]) -> pa.Table:
+        return self.marked(columns)[0]
+
+    def marked(self, columns: Sequence[str]) -> tuple[pa.Table, Marks]:
+        """The rows, and a mark of every column of them."""
         labels = dict(self.file.labels)
         own = [name for name in columns if name not in labels]
-        with self.file.read(self.options), fsspec.open(self.file.path, "rb", **self.options) as opened:
-            table = pq.ParquetFile(opened).read_row_group(self.row_group, columns=own, use_threads=False)
-        return _labelled(table, labels, columns)
+        with self.file.opened(self.options, self.known) as opened:
+            # One read for each column: what is buffered ahead would depend on which columns are wanted.
+            parquet = pq.ParquetFile(opened, metadata=_parsed(opened).metadata, pre_buffer=False)
+            table = parquet.read_row_group(self.row_group, columns=own, use_threads=False)
+        return _labelled(table, labels, columns), opened.marks
 
 
 @dataclass(frozen=True)
@@ -133,6 +174,7 @@ class CsvPiece:
     types: tuple[tuple[str, str], ...]
     options: Options = field(default_factory=dict, repr=False)
     column_bytes: int = 0
+    known: Marks = field(default_factory=dict, repr=False)
 
     @property
     def origin(self) -> tuple[str, int]:
@@ -142,7 +184,15 @@ class CsvPiece:
         """What it is, and how to make it smaller."""
         return self.file.basename, "split it into several files"
 
+    def pinned(self, marks: Marks) -> CsvPiece:
+        """The same, which must hold what it held when these marks were taken."""
+        return replace(self, known=marks)
+
     def read(self, columns: Sequence[str]) -> pa.Table:
+        return self.marked(columns)[0]
+
+    def marked(self, columns: Sequence[str]) -> tuple[pa.Table, Marks]:
+        """The rows, and a mark of the whole file."""
         labels = dict(self.file.labels)
         own = [name for name in columns if name not in labels]
         convert = pyarrow.csv.ConvertOptions(
@@ -152,19 +202,16 @@ class CsvPiece:
             null_values=NULLS,
         )
         parse = pyarrow.csv.ParseOptions(delimiter=_delimiter(self.file))
-        with (
-            self.file.read(self.options),
-            fsspec.open(self.file.path, "rb", compression="infer", **self.options) as opened,
-        ):
+        with self.file.opened(self.options, self.known) as opened, _plain(opened, self.file.path) as text:
             try:
-                table = pyarrow.csv.read_csv(opened, parse_options=parse, convert_options=convert)
+                table = pyarrow.csv.read_csv(text, parse_options=parse, convert_options=convert)
             except pa.ArrowInvalid as error:
                 if str(error).startswith("CSV parse error"):
                     what = "has a line with more or fewer cells than its header: correct that line or its quotes"
                 else:
                     what = "does not match the declared types of its columns: correct the types or the file"
                 raise DataError(f"{self.file.basename} {what}") from None
-        return _labelled(table, labels, columns)
+        return _labelled(table, labels, columns), opened.marks
 
 
 def _labelled(table: pa.Table, labels: Mapping[str, str | None], columns: Sequence[str]) -> pa.Table:
@@ -204,8 +251,8 @@ def check_sizes(pieces: Sequence[Any], columns: Sequence[str], room: Callable[[]
 
 def open_files(
     path: str, types: Mapping[str, str], options: Options
-) -> tuple[tuple[str, ...], tuple[ParquetPiece | CsvPiece, ...], str]:
-    """Column names, pieces and the name of the table at a path.
+) -> tuple[tuple[str, ...], tuple[ParquetPiece | CsvPiece, ...], tuple[File, ...]]:
+    """Column names, pieces and files of the table at a path.
 
     Raises
     ------
@@ -214,7 +261,6 @@ def open_files(
     DataError
         There are no files, they cannot be read, or a later one lacks a column.
     """
-    files = listing(path, options)
     for name, kind in types.items():
         try:
             pa.type_for_alias(kind)
@@ -222,22 +268,33 @@ def open_files(
             raise ConfigurationError(
                 f"type of column {name!r} is not an Arrow type: write int64, float64, string or bool"
             ) from None
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        found = list(pool.map(partial(_looked_at, options), listing(path, options)))
     columns: tuple[str, ...] = ()
     pieces: list[ParquetPiece | CsvPiece] = []
-    for file in files:
-        text = file.kind in ("csv", "tsv")
-        own, column_bytes = (_header if text else _metadata)(file, options)
-        # Where a file has the column itself, its folder says nothing new.
-        file = replace(file, labels=tuple((name, value) for name, value in file.labels if name not in own))
+    for file, own, column_bytes in found:
         own = (*own, *(name for name, _ in file.labels))
         if columns and (lost := [name for name in columns if name not in own]):
             raise DataError(f"{file.basename} has no column {lost[0]!r}, which the files before it have")
         columns = columns or own
-        if text:
+        if file.is_text:
             pieces.append(CsvPiece(file, tuple(types.items()), options, column_bytes[0]))
         else:
             pieces += [ParquetPiece(file, i, options, size) for i, size in enumerate(column_bytes)]
-    return columns, tuple(pieces), path.rstrip("/").rsplit("/", 1)[-1]
+    return columns, tuple(pieces), tuple(file for file, _, _ in found)
+
+
+def _looked_at(options: Options, file: File) -> tuple[File, tuple[str, ...], list[int]]:
+    """A file with its stamp and outline, its own columns, and bytes a column of each of its pieces."""
+    with file.opened(options) as opened:
+        file = replace(file, stamp=Stamp.of_open(opened.raw) or file.stamp, outline=opened.digest)
+        own, column_bytes = (_header if file.is_text else _metadata)(file, opened)
+    # Where a file has the column itself, its folder says nothing new.
+    return (
+        replace(file, labels=tuple((name, value) for name, value in file.labels if name not in own)),
+        own,
+        column_bytes,
+    )
 
 
 def listing(path: str, options: Options) -> list[File]:
@@ -252,11 +309,12 @@ def listing(path: str, options: Options) -> list[File]:
         else:
             root = "/".join(takewhile(lambda part: not glob.has_magic(part), inner.split("/")))
             found = fs.glob(inner, detail=True)
-    remote = "://" in path
+    remote, here = "://" in path, getattr(fs, "local_file", False)
     files = []
     for each in sorted(found):
         name = each.removeprefix(f"{root}/")
-        file = File(fs.unstrip_protocol(each) if remote else each, name, _labels(name), Stamp.of(found[each]))
+        stamp = None if here else Stamp.of(found[each])
+        file = File(fs.unstrip_protocol(each) if remote else each, name, _labels(name), stamp)
         if not file.basename.startswith(("_", ".")):
             files.append(file)
     data = [file for file in files if file.kind] or (files if len(files) == 1 else [])
@@ -275,12 +333,9 @@ def _labels(name: str) -> tuple[tuple[str, str | None], ...]:
     return tuple((unquote(column), None if value == HIVE_NULL else unquote(value)) for column, value in pairs)
 
 
-def _header(file: File, options: Options) -> tuple[tuple[str, ...], list[int]]:
+def _header(file: File, opened: Watched) -> tuple[tuple[str, ...], list[int]]:
     """Column names of a CSV or TSV file, its first line that is not empty, and bytes a column of the whole."""
-    with (
-        file.read(options),
-        fsspec.open(file.path, "rt", encoding="utf-8-sig", newline="", compression="infer", **options) as lines,
-    ):
+    with _plain(opened, file.path) as bytes_, io.TextIOWrapper(bytes_, encoding="utf-8-sig", newline="") as lines:
         names = next(filter(None, csv.reader(lines, delimiter=_delimiter(file))), None)
     if names is None:
         raise DataError(f"{file.basename} is empty: give a file with a header")
@@ -292,10 +347,20 @@ def _delimiter(file: File) -> str:
     return "\t" if file.kind == "tsv" else ","
 
 
-def _metadata(file: File, options: Options) -> tuple[tuple[str, ...], list[int]]:
+def _plain(opened: Any, path: str) -> Any:
+    """The text of an open file, which may be compressed."""
+    how = fsspec.utils.infer_compression(path)
+    return opened if how is None else fsspec.compression.compr[how](opened, mode="rb")
+
+
+def _metadata(file: File, opened: Watched) -> tuple[tuple[str, ...], list[int]]:
     """Column names of a Parquet file, and bytes a column of each row group: of numbers 8 a cell, which is often stored in less."""
-    with file.read(options), fsspec.open(file.path, "rb", **options) as opened:
-        parquet = pq.ParquetFile(opened)
-        groups = [parquet.metadata.row_group(i) for i in range(parquet.num_row_groups)]
-        sizes = [max(g.total_byte_size // max(g.num_columns, 1), 8 * g.num_rows) for g in groups]
-        return tuple(parquet.schema_arrow.names), sizes
+    parquet = _parsed(opened)
+    groups = [parquet.metadata.row_group(i) for i in range(parquet.num_row_groups)]
+    sizes = [max(g.total_byte_size // max(g.num_columns, 1), 8 * g.num_rows) for g in groups]
+    return tuple(parquet.schema_arrow.names), sizes
+
+
+def _parsed(opened: Watched) -> pq.ParquetFile:
+    """A Parquet file of which the footer alone is there."""
+    return pq.ParquetFile(pa.BufferReader(opened.outline))

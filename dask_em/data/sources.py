@@ -6,17 +6,24 @@ piece can be sent to a worker. A table in memory is cut into pieces without a co
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from dask_em.data.files import open_files
+from dask_em.data.columns import plain
+from dask_em.data.digest import cell_bits
+from dask_em.data.files import File, open_files
+from dask_em.data.pins import Marks, read_marked
 from dask_em.errors import ConfigurationError, DataError
+from dask_em.randomness import mix
 
 PIECE_ROWS = 1 << 17
 """Rows of a piece of a table in memory: large enough for little overhead, small enough to spread over threads."""
@@ -44,6 +51,8 @@ class Source:
     where : how messages call the table
     n_rows : number of rows of a table in memory, None for files
     named : whether the names are the columns' own, as opposed to positions or numbers
+    files : those that hold it
+    token : Dask's name of a dataframe
     """
 
     columns: tuple[str, ...]
@@ -51,10 +60,40 @@ class Source:
     where: str = "the table"
     n_rows: int | None = None
     named: bool = True
+    files: tuple[File, ...] = ()
+    token: str = ""
+
+    def fingerprint(self) -> list[dict[str, Any]]:
+        """What tells this table from other versions of it, as plain values: of every file its name below the given folder, bytes, modification (nanoseconds, or ETag) and outline;
+        of a table in memory a digest of each column, of a Dask dataframe its token, which Dask makes of where it comes from."""
+        if self.files:
+            return [file.fingerprint for file in self.files]
+        if self.token:
+            return [{"name": self.where, "token": self.token}]
+        return [{"name": name, "cells": _cells_digest(self.pieces, name)} for name in self.columns]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the fingerprint."""
+        return hashlib.sha256(json.dumps(self.fingerprint(), sort_keys=True).encode()).hexdigest()
 
     def read(self, columns: Sequence[str]) -> pa.Table:
         """All rows at once, for a table that is known to be small."""
         return pa.concat_tables([p.read(columns) for p in self.pieces], promote_options="permissive")
+
+
+def _cells_digest(pieces: Sequence[Piece], name: str) -> str:
+    """A digest of the cells of a column, the same however they are cut; of one that no model can read there is none."""
+    total = first = 0
+    for piece in pieces:
+        try:
+            cells = cell_bits(plain(piece.read((name,)).column(name)))
+        except DataError:
+            return ""
+        rows = np.arange(first, first + len(cells), dtype=np.uint64)
+        total += int(np.add.reduce(mix(rows, cells), dtype=np.uint64))
+        first += len(cells)
+    return f"{total % 2**64:016x}"
 
 
 @dataclass(frozen=True)
@@ -156,9 +195,18 @@ class Renamed:
         """What it is, and how to make it smaller."""
         return self.piece.as_large()  # type: ignore[attr-defined]
 
+    def pinned(self, marks: Marks) -> Renamed:
+        """The same, which must hold what it held when these marks were taken."""
+        return replace(self, piece=self.piece.pinned(marks))  # type: ignore[attr-defined]
+
     def read(self, columns: Sequence[str]) -> pa.Table:
+        return self.marked(columns)[0]
+
+    def marked(self, columns: Sequence[str]) -> tuple[pa.Table, Marks]:
+        """The rows, and what `read_marked` gives for them."""
         called = dict(zip(self.names, self.own))
-        return self.piece.read([called[name] for name in columns]).rename_columns(list(columns))
+        table, marks = read_marked(self.piece, [called[name] for name in columns])
+        return table.rename_columns(list(columns)), marks
 
 
 @dataclass(frozen=True)
@@ -204,8 +252,9 @@ def open_source(
     if isinstance(X, Source):
         return X
     if isinstance(X, (str, os.PathLike)):
-        names, found, where = open_files(os.fspath(X), types or {}, storage_options or {})
-        return Source(_unique(names), found, where)
+        path = os.fspath(X)
+        names, found, files = open_files(path, types or {}, storage_options or {})
+        return Source(_unique(names), found, path.rstrip("/").rsplit("/", 1)[-1], files=files)
     if isinstance(X, pd.Series):
         X = X.to_frame()
     if isinstance(X, pd.DataFrame):

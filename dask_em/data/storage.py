@@ -5,6 +5,7 @@ fsspec passes on whatever its backends raise, from ValueError to exceptions of t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -82,16 +83,34 @@ class Stamp:
         kind = next((name for name in TAGS if info.get(name)), "")
         return cls(info.get("size"), kind, _tag(info, kind))
 
-    def is_outdated(self, path: str, options: Options) -> bool:
-        """Whether the file is another now; what cannot be asked is none."""
+    @classmethod
+    def of_open(cls, opened: Any) -> Stamp | None:
+        """The stamp of a file of this machine that is open: of what is read, whatever has its name by now. None of other files."""
         try:
-            fs, inner = fsspec.core.url_to_fs(path, **options)
-            fs.invalidate_cache(fs._parent(inner))
-            info = fs.info(inner)
-        except Exception:
-            return False
+            info = os.fstat(opened.fileno())
+        except (AttributeError, OSError):
+            return None
+        return cls(info.st_size, "mtime_ns", str(info.st_mtime_ns))
+
+    def is_outdated(self, opened: Any, path: str, options: Options, ask: bool) -> bool:
+        """Whether an open file is another than it was; storage is asked again, or else says what it said when the file was opened. What it does not say differs in nothing."""
+        own = Stamp.of_open(opened)
+        if own is not None:
+            return own != self
+        info = _told(path, options) if ask else getattr(opened, "details", None) or {}
         size, tag = info.get("size"), _tag(info, self.kind)
         return (None not in (size, self.size) and size != self.size) or (bool(tag) and tag != self.tag)
+
+
+def _told(path: str, options: Options) -> Mapping[str, Any]:
+    """What the storage of a file says of it now; nothing where it does not answer."""
+    try:
+        fs, inner = fsspec.core.url_to_fs(path, **options)
+        fs.invalidate_cache(fs._parent(inner))
+        info: Mapping[str, Any] = fs.info(inner)
+    except Exception:
+        return {}
+    return info
 
 
 def _tag(info: Mapping[str, Any], kind: str) -> str:

@@ -75,7 +75,7 @@ def _dask_source(X: Any, columns: tuple[str, ...] | None, extra: dict[str, Any],
     if columns is not None:
         wanted = [c for c, name in zip(frame.columns, names) if name in columns or name in extra]
         frame, names = frame[wanted], tuple(str(c) for c in wanted)
-    return Source(names, frame_pieces(frame, partial(FramePiece, names=names)))
+    return Source(names, frame_pieces(frame, partial(FramePiece, names=names)), token=str(frame._name))
 
 
 def _labels_of_part(n_labels: int, values: pd.Series) -> pd.Series:

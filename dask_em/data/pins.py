@@ -1,0 +1,113 @@
+"""What shows that a table is still what it was when it was first read.
+
+A *stamp* is what storage says about a file, its *outline* the part that tells of the rest: the footer of a Parquet file, both ends of a text. They are looked at in every read.
+A *mark* is a checksum of bytes that were read: of a column of a row group as it is stored, or of a whole text. The first scan of a table brings back the marks of its
+pieces; from then on the pieces know them, and what is read again must have the same, whoever reads it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+
+Marks = Mapping[Any, int]
+
+ENDS = 1 << 16
+"""Bytes at both ends of a text that are its outline."""
+
+TAIL = 8
+"""Bytes after the footer of a Parquet file: its length, and four that name the format."""
+
+
+class Watched(io.RawIOBase):
+    """An open file that keeps a mark of each read, by its place; of all reads together where a file is read as a whole, front to back.
+
+    Attributes
+    ----------
+    raw : the file itself
+    outline : the part of it that tells of the rest
+    marks : of what was read
+    """
+
+    def __init__(self, raw: Any, whole: bool) -> None:
+        super().__init__()
+        self.raw, self.whole = raw, whole
+        self.outline = _ends(raw) if whole else _footer(raw)
+        self.marks: dict[Any, int] = {}
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the outline."""
+        return hashlib.sha256(self.outline).hexdigest()
+
+    def read(self, n: int = -1) -> bytes:
+        """The next n bytes."""
+        place = 0 if self.whole else self.raw.tell()
+        data: bytes = self.raw.read(n)
+        self.marks[place] = zlib.crc32(data, self.marks.get(place, 0) if self.whole else 0)
+        return data
+
+    def differs(self, known: Marks) -> bool:
+        """Whether something that was read is not what is known of it."""
+        while known and self.whole and self.marks and self.read(1 << 20):
+            pass  # to the end, where reading failed in between
+        return any(known.get(place, mark) != mark for place, mark in self.marks.items())
+
+    def seek(self, *where: int) -> int:
+        return int(self.raw.seek(*where))
+
+    def tell(self) -> int:
+        return int(self.raw.tell())
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+
+def _footer(raw: Any) -> bytes:
+    """The footer of a Parquet file, from which it can be parsed."""
+    size = raw.seek(0, 2)
+    start = max(size - ENDS, 0)
+    raw.seek(start)
+    tail: bytes = raw.read()
+    n = TAIL + int.from_bytes(tail[-TAIL:-4], "little")
+    if tail[-4:] != b"PAR1" or n > size:
+        raise pa.ArrowInvalid("no footer of a Parquet file")
+    if n > len(tail):
+        raw.seek(size - n)
+        tail = raw.read()
+    return tail[-n:]
+
+
+def _ends(raw: Any) -> bytes:
+    """The first and the last bytes of a text; nothing where the file can only be read once."""
+    try:
+        size = raw.seek(0, 2)
+    except ValueError:
+        return b""
+    raw.seek(max(size - ENDS, 0))
+    last: bytes = raw.read()
+    raw.seek(0)
+    first: bytes = raw.read(ENDS)
+    raw.seek(0)
+    return first + last
+
+
+def read_marked(piece: Any, columns: Sequence[str]) -> tuple[pa.Table, Marks]:
+    """The rows of a piece, and marks of what was read; none where a piece cannot change."""
+    own = getattr(piece, "marked", None)
+    return (piece.read(columns), {}) if own is None else own(columns)
+
+
+def pinned(source: Any, marks: Sequence[Marks]) -> Any:
+    """The same source, of which every piece must hold what it held when these marks were taken of it."""
+    pieces = (piece.pinned(own) if own else piece for piece, own in zip(source.pieces, marks, strict=True))
+    return replace(source, pieces=tuple(pieces)) if any(marks) else source

@@ -23,6 +23,9 @@ from dask_em.operate import disk
 
 MANIFEST, RECORD, SUCCESS = "manifest.json", "run.json", "_SUCCESS"
 
+OLD = "old"
+"""Where an earlier output waits, beside the parts, while the new one takes its place."""
+
 
 def publish(parts: Path, target: Path, record: Mapping[str, Any]) -> None:
     """Check what is in a folder, and let it take the place of the target."""
@@ -39,11 +42,17 @@ def publish(parts: Path, target: Path, record: Mapping[str, Any]) -> None:
         target.rmdir()
         disk.rename(parts, target)
     elif not disk.exchange(parts, target):  # a file system that cannot: for a moment there is no output
-        aside = parts.with_name("old")
-        disk.rename(target, aside)
+        disk.rename(target, parts.with_name(OLD))
         disk.rename(parts, target)
     disk.sync(target.parent)
     finish(target)
+
+
+def restore(home: Path, target: Path) -> None:
+    """Put an earlier output back whose successor never came."""
+    if (home / OLD).exists() and not target.exists():
+        disk.rename(home / OLD, target)
+        disk.sync(target.parent)
 
 
 def committed(target: Path) -> dict[str, Any] | None:

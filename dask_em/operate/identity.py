@@ -80,8 +80,8 @@ def versions() -> dict[str, str]:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
-    blas = {f"{b['internal_api']} {b['version']} {b.get('architecture', '')}".strip() for b in threadpool_info()}
-    return found | {"blas": ", ".join(sorted(blas))}
+    kernels = {str(b["architecture"]) for b in threadpool_info() if b.get("architecture")}
+    return found | {"BLAS kernel": ", ".join(sorted(kernels))}
 
 
 def digest(value: Any) -> str:

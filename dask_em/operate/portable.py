@@ -59,7 +59,7 @@ def loads(content: bytes) -> Any:
     """
     start = len(FORMAT) + 65
     body = memoryview(content)[start:]
-    if not content.startswith(FORMAT) or content[len(FORMAT) : start - 1] != hashlib.sha256(body).hexdigest().encode():
+    if content[:start] != FORMAT + hashlib.sha256(body).hexdigest().encode() + b"\n":
         raise DamagedError("not a whole checkpoint")
     end = content.index(b"\n", start) - start
     document, kinds = json.loads(bytes(body[:end]))
@@ -73,7 +73,7 @@ def loads(content: bytes) -> Any:
 
 
 def _encode(value: Any, arrays: list[np.ndarray]) -> Any:
-    if value is None or isinstance(value, (bool, str)) or type(value) in (int, float):
+    if value is None or type(value) in (bool, int, float, str):
         return value
     kind = type(value)
     if isinstance(value, Enum):

@@ -26,7 +26,7 @@ from dask_em.data.sinks import check_vacant
 from dask_em.errors import DaskEMError, OutputError, TryAgainError
 from dask_em.execution.base import Executor
 from dask_em.operate import disk
-from dask_em.operate.commit import committed, finish, publish
+from dask_em.operate.commit import committed, finish, publish, restore
 from dask_em.operate.facts import plain
 from dask_em.operate.identity import Identity
 from dask_em.operate.journal import Journal, JournalExecutor
@@ -93,6 +93,7 @@ def open_run(
     home = _home(target, config.output)
     run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
     with locked(home / "lock", run_id, config.output):
+        restore(home, target)
         _check_output(target, identity, manner)  # another run may just have ended
         plan = _earlier(home) if manner.resume else None
         if plan is not None:

@@ -78,8 +78,8 @@ def run(config: SegmentationConfig, *, progress: Callable[[Any], None], manner: 
         }
         best.notes_ = notes
         scored = write_scores(best, source, folder / "segments", key=level.key, executor=executor)
-        described = describe_segments(source, scorer_of(best), selection.fit.profile, executor)
-        save(best, folder / "model", **notes)
+        described = describe_segments(source, scorer_of(best), selection.fit.profile, executor, config.smallest_cell)
+        save(best, folder / "model", **notes, small_segments=described.small(segments))
         described.sizes(segments).to_csv(folder / "segment_sizes.csv", index=False)
         described.table(segments).to_csv(folder / "segment_profile.csv", index=False)
         selection.table.to_csv(folder / "bic.csv", index=False)
@@ -96,8 +96,7 @@ def run(config: SegmentationConfig, *, progress: Callable[[Any], None], manner: 
             "converged": bool(best.converged_),
             "n_maps": best.n_maps_,
             "n_scans": best.n_scans_,
-            "outliers": scored["outliers"],
-            "segments": described.sizes(segments).to_dict("records"),
+            **described.facts(segments),
             "output": str(output),
             "report": str(output / "report.html"),
             "model": str(output / "model"),

@@ -30,8 +30,10 @@ SMALL = (
     "levels.household.model.n_init=1",
     "--set",
     "levels.household.model.tol=1e-4",
+    "--set",
+    "smallest_cell=0",
 )
-"""The household job with two numbers of segments and one start each."""
+"""The household job with two numbers of segments and one start each, and nothing hidden in its tables."""
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -66,7 +68,7 @@ def households(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str
 @pytest.fixture(scope="module")
 def cdnow(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("cdnow") / "out"
-    return folder, facts_of("cdnow", folder, "--set", "levels.customer.model.n_init=3")
+    return folder, facts_of("cdnow", folder, "--set", "levels.customer.model.n_init=3", "--set", "smallest_cell=0")
 
 
 @pytest.fixture(scope="module")

@@ -298,3 +298,6 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.8g}"
     return ", ".join(map(_cell, value)) if isinstance(value, list) else str(value)
+
+
+from dask_em import cli_submit  # noqa: E402, F401 - its verbs are of this command

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 COMMAND = (sys.executable, "-m", "dask_em.cli_driver")
@@ -49,8 +50,7 @@ class Driver:
             code = self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             return None
-        for reader in self._readers:
-            reader.join()
+        self._close()
         return code if code >= 0 else 128 - code
 
     @property
@@ -69,26 +69,34 @@ class Driver:
         """End it."""
         self._process.kill()
         self._process.wait()
+        self._close()
 
     def _order(self, order: Any) -> None:
         assert self._process.stdin is not None
-        try:
+        with suppress(BrokenPipeError):  # it has ended, and its exit code says why
             self._process.stdin.write(json.dumps(order) + "\n")
             self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it has ended, and its exit code says why
+
+    def _close(self) -> None:
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+        for reader in self._readers:
+            reader.join(5)  # what it has started and left behind may hold the other ends open
 
     def _read_log(self, log: Callable[[str], None]) -> None:
         assert self._process.stderr is not None
-        for line in self._process.stderr:
-            log(line.rstrip("\n")[:LONGEST_LINE])
-            self.message = _error_in(line) or self.message
+        with self._process.stderr as lines:
+            for line in lines:
+                log(line.rstrip("\n")[:LONGEST_LINE])
+                self.message = _error_in(line) or self.message
 
     def _read_result(self) -> None:
         assert self._process.stdout is not None
-        self._result = self._process.stdout.read(LARGEST_RESULT)
-        while self._process.stdout.read(LARGEST_RESULT):
-            self._result = ""  # too large to be passed on
+        with self._process.stdout as result:
+            self._result = result.read(LARGEST_RESULT)
+            while result.read(LARGEST_RESULT):
+                self._result = ""  # too large to be passed on
 
 
 def _error_in(line: str) -> str | None:

@@ -31,7 +31,8 @@ def open_executor(
     ----------
     executor : None, "local", "dask", scheduler address, distributed.Client, or an executor
         None means this process, except that a Dask dataframe (`lazy_table`) goes to the client that is open, if there is one. "dask" means the
-        client that is open, or else a cluster of processes on this machine for the time of the call.
+        client that is open, or else a cluster of processes on this machine for the time of the call. An address that is not encrypted is taken as it is meant, with a
+        warning where it is that of another machine.
     blocks, scratch : where encoded rows are kept, see `LocalExecutor` and `DaskExecutor`; an executor that is given has its own settings
     """
     if executor is None:
@@ -50,6 +51,7 @@ def open_executor(
         return
     from distributed import Client
 
+    from dask_em.execution.cluster import is_loopback, is_plain, warn_of_plain
     from dask_em.execution.dask import DaskExecutor, active_client
 
     if executor == "dask":
@@ -60,12 +62,9 @@ def open_executor(
         )
     elif executor is not None and not isinstance(executor, (str, Client)):
         raise ConfigurationError("executor must be 'local', 'dask', a scheduler address, or a distributed Client")
-    try:
-        opened = DaskExecutor(executor, blocks=blocks, scratch=scratch)
-    except OSError:
-        raise TryAgainError(
-            "no scheduler answers at the given address: check that it runs, or leave the address out to use this machine"
-        ) from None
+    if isinstance(executor, str) and is_plain(executor) and not is_loopback(executor):
+        warn_of_plain(executor)
+    opened = DaskExecutor(executor, blocks=blocks, scratch=scratch)
     try:
         yield opened
     finally:

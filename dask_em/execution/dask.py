@@ -21,12 +21,13 @@ import dask
 import dask.dataframe as dd
 from dask.local import get_sync
 from dask.optimization import cull
-from distributed import Client, Future, KilledWorker, LocalCluster, default_client, futures_of
+from distributed import Client, Future, KilledWorker, default_client, futures_of
 
 from dask_em.errors import DaskEMError, TryAgainError
 from dask_em.execution import blame, tasks
 from dask_em.execution.base import Forgetful, Unit, make_runs
 from dask_em.execution.blocks import Encode, warn_of_trouble
+from dask_em.execution.cluster import connect, start_here, stop
 from dask_em.execution.tiers import Tier, check_wanted, choose
 from dask_em.execution.watch import Limits, Watch
 
@@ -130,8 +131,8 @@ class DaskExecutor(Forgetful):
     Parameters
     ----------
     client : distributed.Client or str, optional
-        A client, or the address of a scheduler. By default a cluster of processes on this machine is started, reachable from
-        this machine only and without a dashboard, and stopped by `close`.
+        A client, or the address of a scheduler, for which certificates come from Dask's configuration. By default a cluster of processes is started, reachable
+        from this machine only, encrypted and without a dashboard, and stopped by `close`.
     n_workers : int, optional
         Workers of one thread to start in that case; by default one a core.
     blocks : "auto", "resident", "mapped" or "streamed"
@@ -141,11 +142,15 @@ class DaskExecutor(Forgetful):
         Folder for scratch files on the workers; by default the one where a worker keeps what it spills. What is written there is gone after the fit.
     limits : Limits
         How many seconds to wait in trouble, see `dask_em.execution.watch`.
+    threads : int
+        Threads to cut work for, although some are still to come.
 
     Raises
     ------
     ConfigurationError
-        `blocks` is none of these.
+        `blocks` is none of these, or the address is none of a scheduler with the same versions.
+    TryAgainError
+        No scheduler answers, or it has no worker.
     """
 
     def __init__(
@@ -156,24 +161,15 @@ class DaskExecutor(Forgetful):
         blocks: str = "auto",
         scratch: str | None = None,
         limits: Limits = Limits(),  # noqa: B008
+        threads: int = 0,
     ) -> None:
-        self.blocks, self.scratch = check_wanted(blocks), scratch
-        self._own: list[Any] = []
+        self.blocks, self.scratch, self._expected = check_wanted(blocks), scratch, threads
+        self._own: tuple[Any, ...] = ()
         if client is None:
-            cluster = LocalCluster(
-                n_workers=n_workers,
-                threads_per_worker=1,
-                processes=True,
-                host="127.0.0.1",
-                dashboard_address=None,
-                # Status pages stay, without the dashboard, on any free port: the usual one may be another cluster's.
-                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-            )
-            client = Client(cluster)
-            self._own = [client, cluster]
+            self._own = start_here(n_workers, limits)
         elif isinstance(client, str):
-            client = Client(client, set_as_default=False)
-            self._own = [client]
+            self._own = (connect(client, limits=limits),)
+        client = self._own[0] if self._own else client
         self.client: Any = client
         self._token, self._names = uuid4().hex[:12], count()
         self._watch, self._began = Watch(client, limits), time()
@@ -181,9 +177,8 @@ class DaskExecutor(Forgetful):
 
     def close(self) -> None:
         """Stop what was started here."""
-        for thing in self._own:
-            thing.close()
-        self._own = []
+        stop(*self._own)
+        self._own = ()
 
     def reduce(self, pieces: Sequence[Any], function: Callable[[int, Any], Any]) -> Any:
         resolved = self._resolved(pieces)
@@ -322,7 +317,7 @@ class DaskExecutor(Forgetful):
 
     def _runs(self, sizes: Sequence[int]) -> list[slice]:
         """Cut things of these sizes into consecutive runs, a few for each worker thread."""
-        return make_runs(sizes, RUNS_PER_THREAD * self._threads())
+        return make_runs(sizes, RUNS_PER_THREAD * max(self._expected, self._threads()))
 
     def _threads(self) -> int:
         """All threads of all workers, of which there may be none before there is work."""

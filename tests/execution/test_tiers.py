@@ -56,7 +56,7 @@ def test_a_job_file_says_where(tmp_path: Path) -> None:
     with open_cluster(ClusterConfig(executor="dask", n_workers=1, blocks="streamed")) as executor:
         assert isinstance(executor, DaskExecutor)
         assert (executor.blocks, executor.scratch) == ("streamed", None)
-        with open_executor(executor.client.scheduler.address, blocks="resident") as other:
+        with open_executor(executor.client, blocks="resident") as other:
             assert isinstance(other, DaskExecutor)
             assert other.blocks == "resident"
 

@@ -16,6 +16,7 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -99,12 +100,14 @@ def run(
 
     The same run again is nothing to do. A run that ended with 75, 130 or 143 keeps a checkpoint, with which --resume goes on.
     """
-    log = ctx.find_root().obj = JsonLog() if log_format == "json" else Log()
+    log = JsonLog() if log_format == "json" else Log()
+    assert ctx.parent is not None
+    ctx.parent.obj = log
     log.quiet = quiet
     config = _load_job(conf, overrides, scheduler)
+    _check_output(config.output)
     pipeline = importlib.import_module(f"pipelines.{config.pipeline}")
     if dry_run:
-        _check_vacant(config.output)
         _print_facts(pipeline.plan(config), output)
         return
     from dask_em.operate.run import Manner, NothingToDo
@@ -191,6 +194,14 @@ def _load_job(conf: str, overrides: tuple[str, ...], scheduler: str | None) -> A
     return load(conf, job, overrides, flags={"--scheduler": cluster})
 
 
+def _check_output(folder: str) -> None:
+    # Whether an output that is there is that of this job is known when its inputs are.
+    from dask_em.operate.commit import committed
+
+    if committed(Path(folder)) is None:
+        _check_vacant(folder)
+
+
 def _check_vacant(folder: str) -> None:
     # The sinks refuse too, but only after the table was read: refuse before any work.
     from dask_em.data.sinks import check_vacant
@@ -203,7 +214,7 @@ def _check_vacant(folder: str) -> None:
 
 def _exit(ctx: click.Context, code: int, message: str | None = None) -> NoReturn:
     """End with an exit code, and say why."""
-    log = ctx.find_root().obj
+    log = ctx.find_object(Log) or Log()
     if message is not None:
         log.say("error", message)
     log.event("ended", exit=code)

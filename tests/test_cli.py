@@ -46,7 +46,7 @@ import numpy as np
 def plan(config):
     return {"steps": config.one_coin.n_steps}
 
-def run(config, *, progress):
+def run(config, *, progress, manner):
     progress(SimpleNamespace(scan=1, candidates=2, objective=-1.5, message="scan 1: all is well", done=False))
     progress(SimpleNamespace(scan=2, candidates=2, objective=-1.3, message="too soon for a log", done=False))
     progress(SimpleNamespace(scan=3, candidates=1, objective=-1.25, message="", done=True))
@@ -86,7 +86,7 @@ def finished(command):
 
 
 def raising(statement: str, imports: str = "") -> str:
-    return f"{imports}\ndef run(config, *, progress):\n    {statement}\n"
+    return f"{imports}\ndef run(config, *, progress, manner):\n    {statement}\n"
 
 
 def test_nothing_heavy_is_imported_at_the_start():
@@ -246,7 +246,7 @@ def test_a_scheduler_for_a_job_without_a_cluster_is_a_usage_error(finished):
 def test_signals_unwind_and_have_their_exit_codes(command, tmp_path, number, code, word):
     body = """
     import pathlib, time
-    def run(config, *, progress):
+    def run(config, *, progress, manner):
         try:
             print("working", flush=True)
             time.sleep(60)
@@ -266,7 +266,7 @@ def test_warnings_are_one_line_on_stderr(finished):
     body = """
     import warnings
     from dask_em.errors import ConvergenceWarning
-    def run(config, *, progress):
+    def run(config, *, progress, manner):
         warnings.warn("a start was dropped", ConvergenceWarning)
         return {"done": True}
     """

@@ -43,10 +43,10 @@ class Reading:
 
 @dataclass(frozen=True)
 class Finding:
-    """The position of the piece that ended the process, and how: by its memory, in bytes, or else with an exit code, which is minus the signal."""
+    """The position of the piece that ended the process, and how: over its limit of memory, in bytes, or else (0) with an exit code, which is minus the signal."""
 
     position: int
-    memory: int
+    limit: int
     code: int
 
 
@@ -77,11 +77,11 @@ def probe(
         try:
             with child.stdin as pipe, suppress(BrokenPipeError):  # type: ignore[union-attr]
                 pipe.write(serialize_bytes((call, list(pieces), first)))
-            memory, noted = 0, -1
+            over, noted = False, -1
             while child.poll() is None:
                 sleep(LOOK)
-                if limit and (now := _memory(child.pid)) > limit:
-                    memory = now
+                if limit and _memory(child.pid) > limit:
+                    over = True
                     child.kill()
                 if (size := os.fstat(notes.fileno()).st_size) != noted:
                     noted = size
@@ -90,7 +90,7 @@ def probe(
             child.kill()
             child.wait()
         at = os.fstat(notes.fileno()).st_size - 1
-    return Finding(at, memory, child.returncode) if child.returncode and at >= 0 else None
+    return Finding(at, limit * over, child.returncode) if child.returncode and at >= 0 else None
 
 
 def read_and_note() -> None:
@@ -114,9 +114,11 @@ def _memory(pid: int) -> int:
 def verdict(reading: Reading, finding: Finding) -> DataError:
     """The error for a piece that ends every process."""
     what, smaller = _named(reading.pieces[finding.position])
-    if finding.memory:
+    if finding.limit:
+        size = getattr(reading.pieces[finding.position], "column_bytes", 0)
+        each = f" ({size / 1e6:.0f} MB a column)" if size else ""
         return DataError(
-            f"{what} needs more than {finding.memory / 1e6:.0f} MB of memory to be read and encoded, and workers are stopped there: "
+            f"{what}{each} needs more than {finding.limit / 1e6:.0f} MB of memory to be read and encoded, and workers are stopped there: "
             f"{smaller}, use fewer columns, or give workers more memory (memory_limit)"
         )
     how = Signals(-finding.code).name if finding.code < 0 else f"exit code {finding.code}"

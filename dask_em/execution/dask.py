@@ -296,8 +296,8 @@ class DaskExecutor(Forgetful):
         """The error for the piece that kills workers: perhaps not of the task that Dask gave up, but of one beside it."""
         ours = self._readings.get(_number(error.task)) if self._token in str(error.task) else None
         others = [own for own in self._readings.values() if own is not ours and own.future.status != "finished"]
-        futures = [own.future for own in self._readings.values()]
-        self._watch.ask(self.client._cancel, futures, force=True)  # so that they kill nobody beside
+        for reading in self._readings.values():
+            reading.future.release()  # so that it kills nobody beside
         for suspect in [*([ours] if ours else []), *others]:
             try:
                 finding = self._watch.gather(

@@ -145,6 +145,8 @@ class Watch:
             What a task has raised.
         """
         try:
+            if len(futures) == 1:
+                return [self._wait(futures[0]._result)]
             return self._wait(self._client._gather, list(futures))
         except (OSError, TimeoutError):
             if any(future.status == "error" for future in futures):  # a task has raised it

@@ -44,7 +44,13 @@ def hidden_in_line(counts: ArrayLike, smallest: int = SMALLEST) -> Mask:
     return _completed(given, is_small(given, smallest), np.ones(len(given), bool), smallest)
 
 
-def hidden_in_table(counts: ArrayLike, smallest: int = SMALLEST, hidden_columns: ArrayLike | None = None) -> Mask:
+def hidden_in_table(
+    counts: ArrayLike,
+    smallest: int = SMALLEST,
+    hidden_columns: ArrayLike | None = None,
+    *,
+    known_totals: bool = False,
+) -> Mask:
     """Which cells to leave out of a table whose totals are shown, too.
 
     Parameters
@@ -52,6 +58,7 @@ def hidden_in_table(counts: ArrayLike, smallest: int = SMALLEST, hidden_columns:
     counts : (r, c) rows of each cell
     smallest : fewest rows of a cell that is shown
     hidden_columns : (c,) columns of which nothing may be shown, because their totals are left out elsewhere; the totals of all others are known
+    known_totals : whether all totals are told elsewhere, so that leaving them out would hide nothing
 
     Returns
     -------
@@ -64,6 +71,8 @@ def hidden_in_table(counts: ArrayLike, smallest: int = SMALLEST, hidden_columns:
     if hidden_columns is not None:
         hidden[:, :-1] |= np.asarray(hidden_columns, bool)
         free[-1, :-1] = hidden[-1, :-1]
+    if known_totals:
+        hidden[-1], hidden[:, -1], free[-1], free[:, -1] = False, False, False, False
     while True:
         before = hidden.copy()
         for i in range(full.shape[0]):

@@ -11,8 +11,8 @@ from dask_em import Imputer
 from dask_em.config import SurveyImputationConfig
 from dask_em.data.sources import Source
 from dask_em.execution.base import Executor
+from dask_em.imputation import published
 from dask_em.imputation.diagnostics import convergence, diagnose, overimpute
-from dask_em.imputation.overimputation import OverimputedNumbers
 from dask_em.imputation.writing import Written
 from dask_em.report import page
 from dask_em.report.imputation import ImputationFindings, imputation_figures, imputation_page
@@ -32,18 +32,15 @@ def write_report(
 ) -> dict[str, Any]:
     """Write missingness.csv, patterns.csv, overimputation.csv, the figures and report.html; returns facts for the terminal."""
     model, sample = imputer.imputation_, imputer.profile_.sample
-    diagnosis = diagnose(source, model, sample, executor)
+    fewest = config.smallest_cell
+    diagnosis = diagnose(source, model, sample, executor, smallest=fewest)
     counted = diagnosis.missingness
     holes = counted.table().sort_values("missing", ascending=False)
     columns = holes.loc[holes["missing"] > 0, "column"].tolist()[:OVERIMPUTED]
     overimputed = [overimpute(model, sample, name) for name in columns]
-    counted.table().to_csv(folder / "missingness.csv", index=False)
-    counted.patterns().to_csv(folder / "patterns.csv", index=False)
-    cells = [own.cells.assign(column=own.column) for own in overimputed]
-    if cells:
-        pd.concat(cells, ignore_index=True).drop(columns=["observed"]).to_csv(
-            folder / "overimputation.csv", index=False
-        )
+    published.missingness(counted, fewest).to_csv(folder / "missingness.csv", index=False)
+    published.patterns(counted, fewest).to_csv(folder / "patterns.csv", index=False)
+    published.coverage(overimputed, fewest).to_csv(folder / "overimputation.csv", index=False)
     found = ImputationFindings(
         f"Imputation of {config.survey}",
         model,
@@ -55,15 +52,18 @@ def write_report(
         pooled=None if pooled.empty else pooled,
         left_alone=imputer.roles_.other,
         notes=_notes(config),
+        smallest=fewest,
     )
     drawn = imputation_figures(found)
     (folder / "figures").mkdir()
     for name, svg in drawn.items():
         (folder / "figures" / f"{name}.svg").write_text(svg, encoding="utf-8")
     page.write(folder / "report.html", imputation_page(found, drawn))
-    complete = counted.complete_rows()
-    covered = {own.column: own.coverage for own in overimputed if isinstance(own, OverimputedNumbers)}
-    return {"complete_rows": complete, "coverage_of_90_percent_intervals": covered}
+    covered = {own.column: own.coverage for own in found.numbers}
+    return {
+        "complete_rows": published.complete_rows(counted, fewest),
+        "coverage_of_90_percent_intervals": covered,
+    }
 
 
 def _notes(config: SurveyImputationConfig) -> list[str]:

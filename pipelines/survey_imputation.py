@@ -17,6 +17,7 @@ from dask_em import Imputer, save
 from dask_em.config import Census, Nhanes, Survey, SurveyImputationConfig
 from dask_em.data.sources import Source, open_source
 from dask_em.errors import ConfigurationError, DataError
+from dask_em.imputation import published
 from dask_em.imputation.summaries import GroupSums
 from dask_em.imputation.writing import write_pieces
 from dask_em.operate.run import Manner
@@ -67,7 +68,8 @@ def run(config: SurveyImputationConfig, *, progress: Callable[[Any], None], mann
             imputer.imputation_, source, folder, executor, m=config.n_draws, layout=config.layout, groups=sums
         )
         assert written.groups is not None
-        pooled = with_truth(written.groups.pooled() if survey.means else pd.DataFrame(), truth)
+        means = written.groups.pooled() if survey.means else pd.DataFrame()
+        pooled = with_truth(published.means(means, config.smallest_cell), truth)
         pooled.to_csv(folder / "pooled_means.csv", index=False)
         save(imputer, folder / "model", survey=config.survey)
         found = write_report(folder, config, source, imputer, written, pooled, executor)

@@ -22,6 +22,7 @@ from dask_em.data.keys import row_keys
 from dask_em.data.reading import prepared
 from dask_em.data.schema import Level
 from dask_em.data.sources import Source
+from dask_em.disclosure import SMALLEST
 from dask_em.execution.base import Executor
 from dask_em.fitting import profile_source
 from dask_em.imputation.missingness import Missingness
@@ -97,7 +98,7 @@ class Bins:
         return np.array([rows.get(level, 0) for level in self.levels], dtype=np.int64)
 
 
-def bins_of(imputation: ImputationModel, sample: pa.Table) -> tuple[Bins, ...]:
+def bins_of(imputation: ImputationModel, sample: pa.Table, smallest: int = SMALLEST) -> tuple[Bins, ...]:
     """The classes of every modelled column.
 
     Numbers have at most 40 of equal width on the scale of the model, from the 0.1 % to the 99.9 % quantile of the sample and a tenth of that beyond,
@@ -106,6 +107,7 @@ def bins_of(imputation: ImputationModel, sample: pa.Table) -> tuple[Bins, ...]:
     Parameters
     ----------
     sample : rows of the table, such as the profile's
+    smallest : cells of the sample that lie beyond the quantiles at least, so that these are nobody's own
     """
     design = imputation.schema.design
     out = []
@@ -115,7 +117,9 @@ def bins_of(imputation: ImputationModel, sample: pa.Table) -> tuple[Bins, ...]:
             continue
         how = design.transform(name)
         values, _ = col.transformed(col.numeric(sample, name), name, how)
-        low, high = np.quantile(values[~np.isnan(values)], [0.001, 0.999]) if not np.isnan(values).all() else (0.0, 1.0)
+        seen = values[~np.isnan(values)]
+        beyond = min(max(0.001, smallest / max(len(seen), 1)), 0.25)
+        low, high = np.quantile(seen, [beyond, 1 - beyond]) if len(seen) else (0.0, 1.0)
         whole = how is None and (name in imputation.integer or name not in design.gaussian)
         out.append(Bins(name, edges=tuple(_edges(float(low), float(high), whole)), transform=how))
     return tuple(out)
@@ -222,7 +226,12 @@ class Diagnosis:
 
 
 def diagnose(
-    source: Source, imputation: ImputationModel, sample: pa.Table, executor: Executor, m: int = N_DRAWS
+    source: Source,
+    imputation: ImputationModel,
+    sample: pa.Table,
+    executor: Executor,
+    m: int = N_DRAWS,
+    smallest: int = SMALLEST,
 ) -> Diagnosis:
     """Gather both summaries in one pass over a table.
 
@@ -230,8 +239,9 @@ def diagnose(
     ----------
     sample : rows that fix the classes of numbers, such as those of `sample_of` or of a profile
     m : draws whose imputed cells are counted, by default 5
+    smallest : as in `bins_of`
     """
-    return executor.reduce(source.pieces, partial(_diagnose, imputation, bins_of(imputation, sample), m))
+    return executor.reduce(source.pieces, partial(_diagnose, imputation, bins_of(imputation, sample, smallest), m))
 
 
 def _diagnose(imputation: ImputationModel, bins: tuple[Bins, ...], m: int, i: int, piece: Any) -> Diagnosis:

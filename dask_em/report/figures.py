@@ -133,8 +133,8 @@ def scatter_ellipses(
     with canvas(7.2, 5.4) as figure:
         axes = figure.add_subplot()
         colours = [segment_colour(s) for s in segment]
-        size = 7 if smallest < 2 else 18
-        axes.scatter(xy[:, 0], xy[:, 1], s=size, c=colours, alpha=0.4, linewidths=0, rasterized=True)
+        size, alpha = (7, 0.4) if smallest < 2 else (16, 0.7)
+        axes.scatter(xy[:, 0], xy[:, 1], s=size, c=colours, alpha=alpha, linewidths=0, rasterized=True)
         centres = np.asarray(means, dtype=float)
         shown = [s for s in range(len(centres)) if s not in hidden]
         for s in shown:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from dask_em.data.schema import Design
+from dask_em.disclosure import SMALLEST
+from dask_em.imputation import published
 from dask_em.imputation.diagnostics import Diagnosis
 from dask_em.imputation.model import ImputationModel
 from dask_em.imputation.overimputation import OverimputedLevels, OverimputedNumbers
@@ -36,6 +38,7 @@ class ImputationFindings:
         truth; see `figures.pooled_means`
     left_alone : pairs (column, why it was neither modelled nor filled)
     notes : further sentences for the reader
+    smallest : fewest rows that a number rests on; what rests on fewer is left out, and what would give it away. 0 shows everything
     """
 
     title: str
@@ -49,30 +52,40 @@ class ImputationFindings:
     pooled: pd.DataFrame | None = None
     left_alone: Sequence[tuple[str, str]] = ()
     notes: Sequence[str] = ()
+    smallest: int = SMALLEST
 
     @property
     def numbers(self) -> list[OverimputedNumbers]:
-        return [own for own in self.overimputed if isinstance(own, OverimputedNumbers)]
+        return [
+            own for own in published.checked(self.overimputed, self.smallest) if isinstance(own, OverimputedNumbers)
+        ]
+
+    @property
+    def means(self) -> pd.DataFrame | None:
+        return None if self.pooled is None else published.means(self.pooled, self.smallest)
 
     @property
     def levels(self) -> list[OverimputedLevels]:
-        return [own for own in self.overimputed if isinstance(own, OverimputedLevels)]
+        return [own for own in published.checked(self.overimputed, self.smallest) if isinstance(own, OverimputedLevels)]
 
 
 def imputation_figures(found: ImputationFindings) -> dict[str, str]:
     """The figures for which there is something to draw: SVG by name."""
-    counted, frame = found.diagnosis.missingness, found.diagnosis.distributions.frame()
+    counted, fewest = found.diagnosis.missingness, found.smallest
+    frame = published.distributions(found.diagnosis.distributions.frame(), fewest)
+    pooled = found.means
     drawn = {}
     if counted.cells[1:].any():
-        drawn["missingness"] = figures.missingness_map(counted.table(), counted.patterns(figures.MAX_PATTERNS))
+        table = published.missingness(counted, fewest)
+        drawn["missingness"] = figures.missingness_map(table, published.patterns(counted, fewest, figures.MAX_PATTERNS))
     if frame["low"].notna().any():
         drawn["densities"] = figures.density_panels(frame)
     if frame["level"].notna().any():
         drawn["level_shares"] = figures.level_shares(frame)
     if found.numbers:
-        drawn["overimputation"] = figures.overimputation_scatter(found.numbers)
-    if found.pooled is not None and len(found.pooled):
-        drawn["pooled_means"] = figures.pooled_means(found.pooled)
+        drawn["overimputation"] = figures.overimputation_scatter(found.numbers, fewest)
+    if pooled is not None and len(pooled):
+        drawn["pooled_means"] = figures.pooled_means(pooled)
     if found.history is not None and len(found.history) > 2:
         drawn["convergence"] = figures.convergence_trace(found.history, counted.rows)
     return drawn
@@ -112,14 +125,19 @@ def imputation_page(found: ImputationFindings, drawn: Mapping[str, str] | None =
 
 def _filled(found: ImputationFindings) -> page.Section:
     design, model = found.imputation.schema.design, found.imputation
-    table = found.diagnosis.missingness.table()
+    table = published.missingness(found.diagnosis.missingness, found.smallest)
     table.insert(1, "role", [_role(design, name) for name in table["column"]])
-    table["filled"] = [found.integrity.filled.get(name, 0) for name in table["column"]]
+    filled = pd.Series([found.integrity.filled.get(name, 0) for name in table["column"]], dtype="Int64")
+    table["filled"] = filled.mask(table["missing"].isna())
     table = table.rename(columns={"not_asked": "not asked", "missing_share": "missing, of those asked"})
     texts = [
         f"{sum(found.integrity.filled.values()):,} missing cells of {found.integrity.rows[0]:,} rows were filled with what the other answers of the same row "
         f"say about them, by {_model(model)}.",
     ]
+    if found.smallest:
+        texts.append(
+            f"What rests on fewer than {found.smallest} rows is hidden, together with what would give it away; levels and groups of so few rows are not named."
+        )
     if model.replicates:
         texts.append(
             f"Draws come from {len(model.replicates)} fits, each to a bootstrap of the rows, so that they carry the uncertainty of the model as well as that "
@@ -159,8 +177,7 @@ def _role(design: Design, name: str) -> str:
 
 def _missing(found: ImputationFindings, drawn: Mapping[str, str]) -> page.Section:
     counted = found.diagnosis.missingness
-    complete = counted.complete_rows()
-    patterns = counted.patterns(PATTERNS_LISTED)
+    patterns = published.patterns(counted, found.smallest, PATTERNS_LISTED)
     table = pd.DataFrame(
         {
             "missing": [_names(*pair) for pair in zip(patterns["missing"], patterns["n_patterns"].tolist())],
@@ -170,7 +187,7 @@ def _missing(found: ImputationFindings, drawn: Mapping[str, str]) -> page.Sectio
         }
     )
     text = (
-        f"{complete:,} of {counted.rows:,} rows ({per_cent(complete / max(counted.rows, 1))}) have every answer that was asked for; an analysis that drops incomplete rows "
+        f"{_complete(found)} have every answer that was asked for; an analysis that drops incomplete rows "
         "would rest on these alone. What was not asked is not missing: it stays out of the fit and is not filled."
     )
     return page.Section(
@@ -181,6 +198,15 @@ def _missing(found: ImputationFindings, drawn: Mapping[str, str]) -> page.Sectio
         formats={"rows": ",.0f", "share": ".1%"},
         caption="Every column of the figure is a pattern. The shares on its right are of the cells that were asked for; columns without holes are not drawn.",
     )
+
+
+def _complete(found: ImputationFindings) -> str:
+    counted = found.diagnosis.missingness
+    complete = published.complete_rows(counted, found.smallest)
+    if complete is not None:
+        return f"{complete:,} of {counted.rows:,} rows ({per_cent(complete / max(counted.rows, 1))})"
+    few = counted.complete_rows() < found.smallest
+    return f"{'Fewer' if few else 'All but fewer'} than {found.smallest} of {counted.rows:,} rows"
 
 
 def _names(names: tuple[str, ...] | None, n_patterns: int) -> str:
@@ -224,7 +250,7 @@ def _checked(found: ImputationFindings, drawn: Mapping[str, str]) -> list[page.S
                 figure=drawn["overimputation"],
                 table=table,
                 formats={"cells": ",.0f", "level": ".0%", "inside": ".1%"},
-                caption="Bars are the intervals, dots what is expected. At most 200 cells of each column are drawn; the shares are of all that were hidden.",
+                caption=_dots(found.smallest) + " The shares are of all cells that were hidden.",
             )
         )
     if found.levels:
@@ -246,10 +272,16 @@ def _checked(found: ImputationFindings, drawn: Mapping[str, str]) -> list[page.S
     return out
 
 
+def _dots(smallest: int) -> str:
+    if smallest < 2:
+        return "Bars are the intervals, dots what is expected; at most 200 cells of each column are drawn."
+    return f"Bars are the intervals and dots what is expected, each the mean of {smallest} cells or more that are near each other."
+
+
 def _means(found: ImputationFindings, drawn: Mapping[str, str]) -> list[page.Section]:
-    if "pooled_means" not in drawn or found.pooled is None:
+    table = found.means
+    if "pooled_means" not in drawn or table is None:
         return []
-    table = found.pooled.copy()
     if "column" in table:
         table = table.sort_values("column", kind="stable", key=lambda names: pd.Series(pd.factorize(names)[0]))
     wanted = ["column", "group", "method", "rows", "estimate", "low", "high", "fraction_missing_information", "truth"]

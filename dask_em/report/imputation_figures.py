@@ -13,7 +13,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dask_em.disclosure import SMALLEST, crowds
 from dask_em.errors import DataError
+from dask_em.imputation.published import FEW
 from dask_em.report.canvas import GRID, INK, MUTED, PALETTE, canvas, name_axes, note, to_svg
 from dask_em.report.figures import objective_trace
 from dask_em.report.panels import (
@@ -60,7 +62,8 @@ def missingness_map(columns: pd.DataFrame, patterns: pd.DataFrame) -> str:
     DataError
         Nothing is missing.
     """
-    holed = columns[(columns["missing"] > 0) | (columns["not_asked"] > 0)]
+    # What is hidden is not 0.
+    holed = columns[columns["missing"].ne(0).fillna(True) | columns["not_asked"].ne(0).fillna(True)]
     if holed.empty:
         raise DataError("nothing is missing, so there is no map to draw: leave the figure out")
     known = patterns[patterns["missing"].notna()]
@@ -79,7 +82,8 @@ def missingness_map(columns: pd.DataFrame, patterns: pd.DataFrame) -> str:
             for name, y in place.items():
                 axes.add_patch(_tile(x, y, name in missing, name in unasked))
         for y, share in enumerate(holed["missing_share"]):
-            axes.text(len(shown) - 0.3, y, per_cent(share), va="center", color=MUTED, fontsize=8.5)
+            label = "hidden" if np.isnan(share) else per_cent(share)
+            axes.text(len(shown) - 0.3, y, label, va="center", color=MUTED, fontsize=8.5)
         # Few patterns are not blown up to the width of the page.
         axes.set_xlim(-0.6, max(len(shown), 10) + 1.2)
         axes.set_ylim(len(holed) - 0.4, -0.6)
@@ -199,12 +203,13 @@ def level_shares(frame: pd.DataFrame) -> str:
         counts = own[["observed", "imputed"]].to_numpy(dtype=float)
         shares = counts / np.maximum(counts.sum(axis=0), 1)
         kept = own.index.isin(own["observed"].nlargest(MAX_LEVELS).index)
-        if len(own) == 2:
+        pair = len(own) == 2 and FEW not in own["level"].tolist()
+        if pair:
             kept = np.array([False, True])
         else:
             rows.append((short(name), True, np.nan, np.nan))
         for level, observed, imputed in zip(own["level"][kept], *shares[kept].T):
-            label = f"{short(name, 24)}: {short(level, 24)}" if len(own) == 2 else short(level)
+            label = f"{short(name, 24)}: {short(level, 24)}" if pair else short(level)
             rows.append((label, False, observed, imputed))
     with canvas(7.2, 0.25 * len(rows) + 1.0) as figure:
         axes = figure.add_subplot()
@@ -227,13 +232,15 @@ def level_shares(frame: pd.DataFrame) -> str:
         return to_svg(figure)
 
 
-def overimputation_scatter(checked: Sequence[Any]) -> str:
+def overimputation_scatter(checked: Sequence[Any], smallest: int = SMALLEST) -> str:
     """Draw hidden cells against what the rest of their row says of them, with their intervals.
 
     Parameters
     ----------
     checked : sequence of OverimputedNumbers
-        At most twelve are drawn, with at most 200 cells each; the coverage in the titles is that of all cells.
+        At most twelve are drawn; the coverage in the titles is that of all cells.
+    smallest : int
+        A dot is the mean of so many cells that are near each other; with 0 at most 200 single cells of each column are drawn.
 
     Returns
     -------
@@ -250,11 +257,8 @@ def overimputation_scatter(checked: Sequence[Any]) -> str:
     shown = checked[:MAX_PANELS]
     with canvas(7.2, 2.9 * -(-len(shown) // 2) + 0.45) as figure:
         for axes, own in zip(grid(figure, len(shown), 2), shown):
-            cells = own.cells.head(MAX_POINTS)
-            x, middle, low, high = (
-                to_scale(cells[c].to_numpy(dtype=float), own.transform) for c in ("observed", "expected", "low", "high")
-            )
-            colours = np.where(cells["inside"], OBSERVED, IMPUTED)
+            x, middle, low, high = _dots(own, smallest)
+            colours = np.where((low <= x) & (x <= high), OBSERVED, IMPUTED)
             axes.vlines(x, low, high, colors=colours.tolist(), alpha=0.35, linewidth=0.9, rasterized=True)
             axes.scatter(x, middle, s=7, c=colours.tolist(), linewidths=0, rasterized=True)
             ends = min(x.min(), low.min()), max(x.max(), high.max())
@@ -267,6 +271,15 @@ def overimputation_scatter(checked: Sequence[Any]) -> str:
         entries = {"observed value inside its interval": dot(OBSERVED), "outside": dot(IMPUTED)}
         legend(figure, entries | {"where both are equal": stroke(color=INK, linewidth=0.9, linestyle=(0, (4, 3)))})
         return to_svg(figure)
+
+
+def _dots(own: Any, smallest: int) -> Array:
+    """(4, n) observed, expected, low and high on the scale of the model, of single cells or of groups of cells."""
+    names = ("observed", "expected", "low", "high")
+    cells = np.stack([to_scale(own.cells[name].to_numpy(dtype=float), own.transform) for name in names])
+    if smallest < 2:
+        return cells[:, :MAX_POINTS]
+    return np.stack([cells[:, group].mean(axis=1) for group in crowds(cells[:1].T, smallest)], axis=1)
 
 
 def convergence_trace(history: pd.DataFrame, n_rows: float = 1.0) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dask_em import save, segment_image
-from dask_em.config import GeneratedPicture, ImageSegmentationConfig, Picture, SamplePicture
+from dask_em.config import GeneratedPicture, ImageSegmentationConfig, Picture, PictureFile, SamplePicture
 from dask_em.data.pixels import View
 from dask_em.data.raster import Raster
 from dask_em.data.raster_files import open_raster
@@ -59,7 +59,7 @@ def run(config: ImageSegmentationConfig, *, progress: Callable[[Any], None], man
     """Segment one picture; everything appears under config.output at the end, or nothing does."""
     picture = config.pictures[config.picture]
     raster = opened(picture)
-    with running(config, [raster], manner) as run:
+    with running(config, _files(picture), manner) as run:
         folder, executor = run.folder, run.executor
         found = segment_image(raster, executor=executor, on_progress=progress, **_settings(picture))
         files = found.write_into(folder, form=config.maps, posterior=config.posterior)
@@ -94,6 +94,10 @@ def opened(picture: Picture) -> Raster:
     if isinstance(source, GeneratedPicture):
         return open_raster(pictures.generated(source.height, source.width, source.noise, source.seed)[0])
     return open_raster(source.path, nodata=source.nodata)
+
+
+def _files(picture: Picture) -> list[str]:
+    return [picture.source.path] if isinstance(picture.source, PictureFile) else []
 
 
 def notes(config: ImageSegmentationConfig, found: Segmentation) -> dict[str, Any]:

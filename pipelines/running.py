@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from os import PathLike
 from typing import Any
 
+from dask_em.data.sources import Source
+from dask_em.errors import DataError
 from dask_em.execution.local import LocalExecutor
+from dask_em.operate.identity import of_path
 from dask_em.operate.run import Manner, Run, open_run
 from pipelines.cluster import open_cluster
 
 FRESH = Manner()
 
 
-def running(config: Any, inputs: Sequence[Any], manner: Manner) -> AbstractContextManager[Run]:
-    """The run of a job on the tables, or pictures, that it reads."""
+@contextmanager
+def running(config: Any, inputs: Sequence[Source | str | PathLike[str]], manner: Manner) -> Iterator[Run]:
+    """The run of a job on the tables, or files, that it reads.
+
+    Raises
+    ------
+    DataError
+        One of them is another at the end; then nothing is written. Tables are compared in every read besides.
+    """
     cluster = getattr(config, "cluster", None)
     where: Any = nullcontext(LocalExecutor()) if cluster is None else open_cluster(cluster)
-    return open_run(config, [own for source in inputs for own in _known(source)], where, manner)
-
-
-def _known(source: Any) -> Sequence[Any]:
-    fingerprint = getattr(source, "fingerprint", None)
-    return [] if fingerprint is None else fingerprint()
+    files = [own for own in inputs if not isinstance(own, Source)]
+    before = list(map(of_path, files))
+    known = [record for own in inputs if isinstance(own, Source) for record in own.fingerprint()]
+    with open_run(config, known + before, where, manner) as run:
+        yield run
+        for own, now in zip(before, map(of_path, files)):
+            if own != now:
+                raise DataError(f"{own['name']} changed while it was read: run again when nobody writes to it")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from threadpoolctl import threadpool_info
@@ -19,6 +21,10 @@ PACKAGES = ("dask-em", "numpy", "scipy", "pandas", "pyarrow", "dask", "distribut
 
 ELSEWHERE = {"cluster", "output"}
 """Keys of a job that say where it is done, which its results do not depend on."""
+
+
+ENDS = 1 << 16
+"""Bytes at either end of a file that are looked at."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,26 @@ class Identity:
     def document(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
+
+
+def of_path(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a file that is no table is known by: name, size, time, and a digest of its ends; of a folder the digest of what is in it."""
+    own = Path(path)
+    if own.is_dir():
+        inside = sorted(f for f in own.rglob("*") if f.is_file())
+        told = [[f.relative_to(own).as_posix(), f.stat().st_size, f.stat().st_mtime_ns] for f in inside]
+        return {
+            "name": own.name,
+            "bytes": sum(size for _, size, _ in told),
+            "files": len(told),
+            "outline": digest(told),
+        }
+    state = own.stat()
+    with open(own, "rb") as file:
+        outline = hashlib.sha256(file.read(ENDS))
+        file.seek(max(state.st_size - ENDS, 0))
+        outline.update(file.read(ENDS))
+    return {"name": own.name, "bytes": state.st_size, "modified": state.st_mtime_ns, "outline": outline.hexdigest()}
 
 
 def versions() -> dict[str, str]:

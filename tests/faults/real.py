@@ -39,7 +39,6 @@ class Cluster:
 
     folder: Path
     config: dict[str, str] = field(default_factory=dict)
-    inside: tuple[str, ...] = ()
     scheduler: subprocess.Popen[bytes] | None = None
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
@@ -146,7 +145,7 @@ def many_blocks() -> Iterator[None]:
         base.BLOCK_ROWS, dask.FAN_IN = saved
 
 
-def fit(table: Any, executor: Any, max_iter: int = 25) -> tuple[Any, ...]:
+def fit(table: Any, executor: Any, max_iter: int = 15) -> tuple[Any, ...]:
     """The bits of a fit of that many scans."""
     with many_blocks(), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

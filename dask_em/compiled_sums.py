@@ -117,3 +117,15 @@ def poisson_counts(base: Any, word: Any, limits: Any, out: Any) -> None:
         while count < len(limits) and h >= limits[count]:
             count += 1
         out[r] = count
+
+
+@njit(nogil=True, cache=True)
+def block_sums(words: Any, key: Any, sums: Any) -> None:
+    """Σ x + low(x ^ key) high(x ^ key) of each block of words, modulo 2^64."""
+    low = np.uint64(0xFFFFFFFF)
+    for i in range(len(words)):
+        x, total = words[i], np.uint64(0)
+        for j in range(len(key)):
+            y = x[j] ^ key[j]
+            total += (y & low) * (y >> np.uint64(32)) + x[j]
+        sums[i] = total

@@ -26,8 +26,9 @@ from dask_em.data.encode import encode_fit, encode_sample
 from dask_em.data.files import check_sizes
 from dask_em.data.gather import NO_REPLICATES, Bootstrap
 from dask_em.data.keys import row_keys
+from dask_em.data.pins import pinned
 from dask_em.data.profile import Moments, Profile, binomial, profile, trials_of
-from dask_em.data.reading import read_rows
+from dask_em.data.reading import read_marked_rows, read_rows
 from dask_em.data.schema import Design, Schema
 from dask_em.data.sources import Source
 from dask_em.em import loop, seeding
@@ -317,6 +318,7 @@ def open_table(
         found = profile_source(source, design, executor)
     check_table(found, design, min(n_components))
     assert found is not None
+    source = pinned(source, found.marks)
     if more := [str(k) for k in n_components if k > found.n_distinct]:
         warnings.warn(
             f"n_components {', '.join(more)} left out: the table has {int(found.n_distinct)} distinct row(s)",
@@ -360,7 +362,8 @@ def profile_source(source: Source, design: Design, executor: Executor) -> Profil
 def _profile_piece(design: Design, i: int, piece: Any) -> Profile:
     # A spread beyond what a float can hold is refused later, with the name of its column.
     with np.errstate(over="ignore"):
-        return profile(read_rows(piece, design), design)
+        table, marks = read_marked_rows(piece, design)
+        return profile(table, design, marks)
 
 
 def _encode(

@@ -7,6 +7,7 @@ the table and the model alone, never on threads or on what ran before, so that r
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Sequence
 from importlib import import_module
@@ -268,6 +269,16 @@ def bootstrap_counts(keys: Words, seed: int, n_replicates: int) -> Any:
     for replicate, own in enumerate(out):
         _compiled_sums().poisson_counts(base, randomness.word_of(replicate), randomness.POISSON_LIMITS, own)
     return out
+
+
+def is_loaded() -> bool:
+    """Whether compiled code is there already, for what is not worth loading it."""
+    return "dask_em.compiled" in sys.modules or "dask_em.compiled_sums" in sys.modules
+
+
+def block_sums(words: Words, key: Words, sums: Words) -> None:
+    """The sums of blocks of words (n, m) under a key (m,): see checksum."""
+    _compiled_sums().block_sums(words, key, sums)
 
 
 def _compiled() -> Any:

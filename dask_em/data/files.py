@@ -77,7 +77,7 @@ class File:
         return {"name": self.name, "bytes": stamp.size, "modified": stamp.tag, "footer": self.outline}
 
     @contextmanager
-    def opened(self, options: Options, known: Marks | None = None) -> Iterator[Watched]:
+    def opened(self, options: Options, known: Marks | None = None, marking: bool = False) -> Iterator[Watched]:
         """A block that reads it, in which it is what it was when the table was opened, and holds what is known of it; failures get their sentences.
 
         Raises
@@ -88,7 +88,7 @@ class File:
         try:
             with fsspec.open(self.path, "rb", **options) as raw:
                 self._compare(raw, options, ask=False)
-                own = Watched(raw, self.is_text)
+                own = Watched(raw, self.is_text, marking)
                 if self.outline not in ("", own.digest):
                     raise self._changed()
                 try:
@@ -150,16 +150,19 @@ class ParquetPiece:
 
     def pinned(self, marks: Marks) -> ParquetPiece:
         """The same, which must hold what it held when these marks were taken."""
-        return replace(self, known=marks)
+        return replace(self, known={**self.known, **marks})
 
     def read(self, columns: Sequence[str]) -> pa.Table:
-        return self.marked(columns)[0]
+        return self._read(columns, marking=bool(self.known))[0]
 
     def marked(self, columns: Sequence[str]) -> tuple[pa.Table, Marks]:
         """The rows, and a mark of every column of them."""
+        return self._read(columns, marking=True)
+
+    def _read(self, columns: Sequence[str], marking: bool) -> tuple[pa.Table, Marks]:
         labels = dict(self.file.labels)
         own = [name for name in columns if name not in labels]
-        with self.file.opened(self.options, self.known) as opened:
+        with self.file.opened(self.options, self.known, marking) as opened:
             # One read for each column: what is buffered ahead would depend on which columns are wanted.
             parquet = pq.ParquetFile(opened, metadata=_parsed(opened).metadata, pre_buffer=False)
             table = parquet.read_row_group(self.row_group, columns=own, use_threads=False)
@@ -186,13 +189,16 @@ class CsvPiece:
 
     def pinned(self, marks: Marks) -> CsvPiece:
         """The same, which must hold what it held when these marks were taken."""
-        return replace(self, known=marks)
+        return replace(self, known={**self.known, **marks})
 
     def read(self, columns: Sequence[str]) -> pa.Table:
-        return self.marked(columns)[0]
+        return self._read(columns, marking=bool(self.known))[0]
 
     def marked(self, columns: Sequence[str]) -> tuple[pa.Table, Marks]:
         """The rows, and a mark of the whole file."""
+        return self._read(columns, marking=True)
+
+    def _read(self, columns: Sequence[str], marking: bool) -> tuple[pa.Table, Marks]:
         labels = dict(self.file.labels)
         own = [name for name in columns if name not in labels]
         convert = pyarrow.csv.ConvertOptions(
@@ -202,7 +208,7 @@ class CsvPiece:
             null_values=NULLS,
         )
         parse = pyarrow.csv.ParseOptions(delimiter=_delimiter(self.file))
-        with self.file.opened(self.options, self.known) as opened, _plain(opened, self.file.path) as text:
+        with self.file.opened(self.options, self.known, marking) as opened, _plain(opened, self.file.path) as text:
             try:
                 table = pyarrow.csv.read_csv(text, parse_options=parse, convert_options=convert)
             except pa.ArrowInvalid as error:

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dask_em.data import columns as col
+from dask_em.data.pins import Marks
 from dask_em.data.schema import Design, Level
 from dask_em.errors import DataError
 
@@ -99,6 +100,7 @@ class Profile:
     sample : the distinct rows with the smallest hashes, columns "#hash" and "#weight" beside their contents
     ranges : by column of numbers, the smallest and the largest cell; None where some are not whole
     named : as the sample, of the rows whose component is known, if the design has such: a few of them are enough to start from
+    marks : of what was read of each piece, in order
     """
 
     piece_rows: tuple[int, ...]
@@ -110,6 +112,7 @@ class Profile:
     sample: pa.Table
     ranges: dict[str, Range]
     named: pa.Table | None = None
+    marks: tuple[Marks, ...] = ({},)
 
     def __add__(self, other: Profile) -> Profile:
         patterns = None
@@ -126,6 +129,7 @@ class Profile:
             _smallest(_together(self.sample, other.sample)),
             {name: _merge_ranges(own, other.ranges[name]) for name, own in self.ranges.items()},
             None if self.named is None else _smallest(_together(self.named, other.named), NAMED_ROWS),
+            self.marks + other.marks,
         )
 
     @property
@@ -154,8 +158,8 @@ class Profile:
         return table[np.argsort((~table).sum(axis=1), kind="stable")]
 
 
-def profile(table: pa.Table, design: Design) -> Profile:
-    """Profile some rows, checking every cell that the model will use.
+def profile(table: pa.Table, design: Design, marks: Marks | None = None) -> Profile:
+    """Profile some rows, of which there may be marks, checking every cell that the model will use.
 
     Raises
     ------
@@ -216,6 +220,7 @@ def profile(table: pa.Table, design: Design) -> Profile:
         None
         if design.known is None
         else _smallest(sample.filter(pc.is_valid(sample.column(design.known))), NAMED_ROWS),
+        (marks or {},),
     )
 
 

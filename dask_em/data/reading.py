@@ -12,13 +12,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dask_em.data.columns import category, numeric, other_type, plain, unseen_level
+from dask_em.data.pins import Marks, read_marked
 from dask_em.data.schema import Design, Level, indicator
 from dask_em.data.universe import asked
 
 
 def read_rows(piece: Any, design: Design, extra: Sequence[str] = ()) -> pa.Table:
     """The columns of a design and some more, null where a question was not asked: numbers as float64, categories as `category` gives them."""
-    table = prepared(piece.read(tuple(dict.fromkeys((*design.columns, *extra)))), design)
+    return _as_rows(piece.read(_columns(design, extra)), design, extra)
+
+
+def read_marked_rows(piece: Any, design: Design, extra: Sequence[str] = ()) -> tuple[pa.Table, Marks]:
+    """The same, and marks of what was read."""
+    table, marks = read_marked(piece, _columns(design, extra))
+    return _as_rows(table, design, extra), marks
+
+
+def _columns(design: Design, extra: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*design.columns, *extra)))
+
+
+def _as_rows(table: pa.Table, design: Design, extra: Sequence[str]) -> pa.Table:
+    table = prepared(table, design)
     own = []
     for name in table.column_names:
         if name in design.categories and name not in extra:

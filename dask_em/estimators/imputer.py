@@ -18,8 +18,9 @@ from sklearn.utils.validation import check_is_fitted
 from dask_em import fitting, normal_fitting
 from dask_em.data.gather import Bootstrap
 from dask_em.data.keys import KeySet, check_keys, row_keys
+from dask_em.data.pins import pinned
 from dask_em.data.profile import Profile, profile
-from dask_em.data.reading import prepared, read_rows
+from dask_em.data.reading import prepared, read_marked_rows
 from dask_em.data.schema import Design, indicator
 from dask_em.data.sources import Source, open_source
 from dask_em.em.loop import Progress
@@ -212,6 +213,7 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
                 check_found(design, ordered, seen.profile)
             fitting.check_table(None if seen is None else seen.profile, design, 1)
             assert seen is not None
+            source = pinned(source, seen.profile.marks)
             if seen.keys is not None:
                 seen.keys.check_unique(bootstrap.key)
             if not self._is_normal(roles):
@@ -535,6 +537,6 @@ class _Seen:
 
 
 def _look_at(design: Design, key: tuple[str, ...], i: int, piece: Any) -> _Seen:
-    table = read_rows(piece, design, key)
+    table, marks = read_marked_rows(piece, design, key)
     # Positions are unique as they are.
-    return _Seen(profile(table, design), KeySet.of(row_keys(table, key, piece.origin)) if key else None)
+    return _Seen(profile(table, design, marks), KeySet.of(row_keys(table, key, piece.origin)) if key else None)

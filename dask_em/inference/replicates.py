@@ -24,6 +24,7 @@ from dask_em import kernels
 from dask_em.data.columns import numeric
 from dask_em.data.encode import encode_fit
 from dask_em.data.keys import row_keys
+from dask_em.data.pins import pinned
 from dask_em.data.profile import weighted_rows
 from dask_em.data.reading import read_rows
 from dask_em.data.schema import Schema
@@ -90,7 +91,7 @@ def _refitted(
     if not found.weight > 0:
         raise DataError("the row weights are all zero: give at least some rows a positive weight")
     check_weight(estimator, found.weight, weight_type)
-    mixture = model.mixture
+    source, mixture = pinned(source, found.marks), model.mixture
     if schema.design.gaussian and schema.design.pattern:
         # The table may have holes that the fitted one did not have.
         mixture = replace(mixture, patterns=found.masks(len(schema.design.gaussian)))

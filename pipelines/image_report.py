@@ -13,7 +13,9 @@ from dask_em.images.segmentation import Segmentation
 from dask_em.report import figures, page
 
 
-def write_report(folder: Path, config: ImageSegmentationConfig, found: Segmentation, files: dict[str, str]) -> None:
+def write_report(
+    folder: Path, config: ImageSegmentationConfig, found: Segmentation, regions: pd.DataFrame, files: dict[str, str]
+) -> None:
     """Write report.html, and the criterion as a figure where there was a choice."""
     drawn = None
     if found.selection is not None:
@@ -24,11 +26,13 @@ def write_report(folder: Path, config: ImageSegmentationConfig, found: Segmentat
         (folder / "figures" / "criterion.svg").write_text(drawn, encoding="utf-8")
     raster = found.raster
     subtitle = f"{config.picture}, {raster.width} x {raster.height} pixels, {found.n_segments} segments"
-    sections = _sections(config.pictures[config.picture], found, files, drawn)
+    sections = _sections(config.pictures[config.picture], found, regions, files, drawn)
     page.write(folder / "report.html", page.render("Segments of a picture", subtitle, sections))
 
 
-def _sections(picture: Picture, found: Segmentation, files: dict[str, str], drawn: str | None) -> list[page.Section]:
+def _sections(
+    picture: Picture, found: Segmentation, regions: pd.DataFrame, files: dict[str, str], drawn: str | None
+) -> list[page.Section]:
     model, raster = found.model, found.raster
     sections = [
         page.Section(
@@ -37,9 +41,9 @@ def _sections(picture: Picture, found: Segmentation, files: dict[str, str], draw
                 f"Every pixel in the colour of its segment, over the picture in grey. The map itself is {files['labels']}."
             ],
             figure=drawing.png(found.overlay()),
-            table=_table(found),
+            table=_table(found, regions),
             formats={"shown as": "swatch", "mean colour": "swatch", "pixels": ",.0f", "share": ".1%"},
-            caption="Shares are of the pixels in which something is observed. regions.csv has the mean of every channel.",
+            caption="Shares are of the pixels in which something is observed. What rests on too few pixels is left out. regions.csv has the mean of every channel.",
         ),
         page.Section(
             "Where they meet",
@@ -67,9 +71,8 @@ def _sections(picture: Picture, found: Segmentation, files: dict[str, str], draw
     return sections
 
 
-def _table(found: Segmentation) -> pd.DataFrame:
+def _table(found: Segmentation, regions: pd.DataFrame) -> pd.DataFrame:
     legend = np.array(drawing.hexadecimal(drawing.palette(found.n_segments)))
-    regions = found.regions
     return pd.DataFrame(
         {
             "segment": regions["name"],

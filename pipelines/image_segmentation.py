@@ -6,11 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from dask_em import save, segment_image
 from dask_em.config import GeneratedPicture, ImageSegmentationConfig, Picture, PictureFile, SamplePicture
 from dask_em.data.pixels import View
 from dask_em.data.raster import Raster
 from dask_em.data.raster_files import open_raster
+from dask_em.images.regions import published
 from dask_em.images.seeds import boxes
 from dask_em.images.segmentation import Segmentation
 from dask_em.operate.run import Manner
@@ -63,10 +66,12 @@ def run(config: ImageSegmentationConfig, *, progress: Callable[[Any], None], man
         folder, executor = run.folder, run.executor
         found = segment_image(raster, executor=executor, on_progress=progress, **_settings(picture))
         files = found.write_into(folder, form=config.maps, posterior=config.posterior)
+        regions = published(found.regions, config.smallest_cell)
+        regions.to_csv(folder / "regions.csv", index=False)
         if found.selection is not None:
             found.selection.table.to_csv(folder / "criterion.csv", index=False)
         save(found.model, folder / "model", **notes(config, found))
-        write_report(folder, config, found, files)
+        write_report(folder, config, found, regions, files)
         output, model = Path(config.output), found.model
         run.facts = {
             "pipeline": config.pipeline,
@@ -77,13 +82,18 @@ def run(config: ImageSegmentationConfig, *, progress: Callable[[Any], None], man
             "log_likelihood": model.log_likelihood_,
             "converged": bool(model.converged_),
             "n_maps": model.n_maps_,
-            "segments": found.regions[["segment", "name", "pixels", "share", "colour"]].to_dict("records"),
+            "segments": _records(regions[["segment", "name", "pixels", "share", "colour"]]),
             **{what: str(output / name) for what, name in files.items()},
             "output": str(output),
             "report": str(output / "report.html"),
             "model": str(output / "model"),
         }
     return run.facts
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    plain = table.astype(object)
+    return plain.where(plain.notna(), None).to_dict("records")
 
 
 def opened(picture: Picture) -> Raster:

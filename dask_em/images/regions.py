@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dask_em.data.raster import Patch, Raster
+from dask_em.disclosure import hidden_in_line
 
 
 @dataclass(frozen=True)
@@ -62,3 +63,13 @@ def region_table(sums: RegionSums, raster: Raster, names: Sequence[str], swatche
     for name, own in zip(raster.channels, sums.means.T):
         table[name] = own
     return table.sort_values("pixels", ascending=False, kind="stable", ignore_index=True)
+
+
+def published(table: pd.DataFrame, smallest: int) -> pd.DataFrame:
+    """A table of regions without the numbers of those of few pixels, and of those from which they would follow."""
+    hidden = hidden_in_line(table["pixels"], smallest)
+    if not hidden.any():
+        return table
+    out = table.astype({"pixels": "Int64", "colour": object})
+    out.loc[hidden, [name for name in out if name not in ("segment", "name")]] = None
+    return out

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from dask_em.data.schema import Design
 from dask_em.disclosure import is_small
+from dask_em.images import regions
 from dask_em.imputation import published
 from dask_em.imputation.missingness import Missingness
 from dask_em.imputation.overimputation import OverimputedNumbers
@@ -79,6 +80,22 @@ def test_a_share_does_not_tell_how_many_are_missing() -> None:
     table = sums.table([0, 1]).query("column == 'plan' and segment == 0")
     assert table["missing"].isna().all()
     assert table["share"].tolist() == [0.43, 0.57]
+
+
+def test_a_region_of_a_few_pixels_is_hidden_with_a_second_one() -> None:
+    table = pd.DataFrame(
+        {
+            "segment": [0, 1, 2],
+            "name": list("abc"),
+            "pixels": [900, 40, 3],
+            "share": 0.3,
+            "colour": "#ffffff",
+            "red": 1.0,
+        }
+    )
+    shown = regions.published(table, 10)
+    assert shown[["pixels", "share", "colour", "red"]].isna().all(axis=1).tolist() == [False, True, True]
+    assert regions.published(table, 0) is table
 
 
 # --- imputation --------------------------------------------------------------------------------------------------

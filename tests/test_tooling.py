@@ -1,4 +1,4 @@
-"""Files around the code: job files, their schema, containers, set-up. They break silently, so they are checked here."""
+"""Files around the code: job files, their schema, set-up. They break silently, so they are checked here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
 
 from dask_em.config import Job, load
 
@@ -20,11 +19,6 @@ CONF = sorted((ROOT / "conf").glob("*.yaml"))
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-
-
-@pytest.fixture(scope="module")
-def compose() -> dict:
-    return YAML(typ="safe").load(ROOT / "docker-compose.yml")
 
 
 def test_all_jobs_are_there():
@@ -60,49 +54,6 @@ def test_each_job_has_its_own_output_below_output():
     outputs = [load(path, Job).output for path in CONF]
     assert len(set(outputs)) == len(outputs)
     assert all(folder.startswith("output/") for folder in outputs)
-
-
-def test_compose_fits_the_specification():
-    done = run(BIN / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", "docker-compose.yml")
-    assert done.returncode == 0, done.stdout
-
-
-def test_compose_publishes_on_the_loopback_address_only(compose):
-    ports = [port for service in compose["services"].values() for port in service.get("ports", [])]
-    assert ports
-    assert all(port.startswith("127.0.0.1:") for port in ports)
-
-
-def test_compose_runs_commands_that_exist(compose):
-    services = compose["services"]
-    assert services["scheduler"]["command"].startswith("dask scheduler ")
-    assert services["worker"]["command"].startswith("dask worker tcp://scheduler:8786 ")
-    job = services["job"]
-    assert job["profiles"] == ["job"]
-    assert job["command"].endswith("--scheduler tcp://scheduler:8786")
-    assert (ROOT / job["command"].split()[2]) in CONF
-    for service, words in (
-        ("scheduler", ["dask", "scheduler"]),
-        ("worker", ["dask", "worker"]),
-        ("job", ["dask-em", "run"]),
-    ):
-        options = re.findall(r"--[a-z-]+", services[service]["command"])
-        described = run(BIN / words[0], *words[1:], "--help").stdout
-        assert all(re.search(rf"{option}\b", described) for option in options), service
-
-
-def test_compose_shares_the_output_and_gives_no_rights(compose):
-    assert "name" not in compose
-    for service in compose["services"].values():
-        assert service["volumes"] == ["output:/app/output"]
-        assert service["cap_drop"] == ["ALL"]
-        assert "deploy" not in service
-
-
-def test_the_image_is_not_run_by_root():
-    lines = (ROOT / "Dockerfile").read_text().splitlines()
-    assert "ARG BASE=python:3.11-slim" in lines
-    assert "USER em" in lines
 
 
 def test_ci_starts_clean_and_runs_what_a_user_runs():

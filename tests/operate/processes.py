@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,24 +21,24 @@ class Processes:
 
     def __init__(self, folder: Path, env: dict[str, str] | None = None) -> None:
         self.folder = folder
-        self.env = {**os.environ, **THREADS, **(env or {})}
+        path = f"{BIN}:{os.environ['PATH']}"
+        self.env = {**os.environ, **THREADS, "PATH": path, **(env or {})}
         self.all: list[subprocess.Popen[bytes]] = []
 
     def start(self, *command: str, **env: str) -> subprocess.Popen[bytes]:
         """Start a command of this environment."""
         with (self.folder / f"{len(self.all)}.log").open("wb") as log:
             process = subprocess.Popen(
-                [str(BIN / command[0]), *command[1:]], cwd=self.folder, env={**self.env, **env},
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                command, cwd=self.folder, env={**self.env, **env}, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         self.all.append(process)
         return process
 
-    def run(self, *command: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, seconds: float = 60, **env: str) -> subprocess.CompletedProcess[str]:
         """Run a command of this environment to its end."""
         return subprocess.run(
-            [str(BIN / command[0]), *command[1:]],
-            cwd=self.folder, env=self.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds,
+            command,
+            cwd=self.folder, env={**self.env, **env}, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds,
         )  # fmt: skip
 
     def logs(self) -> str:
@@ -67,7 +67,3 @@ def until(condition: Callable[[], Any], seconds: float) -> Any:
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.1)
     return found
-
-
-def exited(processes: Sequence[Any]) -> bool:
-    return all(process.poll() is not None for process in processes)

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 import click
 
-from dask_em.errors import DaskEMError, NotConvergedError, TryAgainError
+from dask_em.errors import ConfigurationError, DaskEMError, NotConvergedError, TryAgainError
 from dask_em.log import JsonLog, Log
 from dask_em.operate.facts import plain
 
@@ -64,12 +64,16 @@ set_option = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting, such as level=basket."
 )
 scheduler_option = click.option("--scheduler", metavar="ADDRESS", help="Work on the cluster of this Dask scheduler.")
+insecure_option = click.option(
+    "--insecure", is_flag=True, help="Accept an address without encryption, where whoever reaches it can run code."
+)
 
 
 @em.command()
 @click.argument("conf", type=click.Path())
 @set_option
 @scheduler_option
+@insecure_option
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", help="Form of the results on stdout.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--resume", is_flag=True, help="Go on where an interrupted run of this job was; begin if there is none.")
@@ -87,6 +91,7 @@ def run(
     conf: str,
     overrides: tuple[str, ...],
     scheduler: str | None,
+    insecure: bool,
     output: str,
     dry_run: bool,
     resume: bool,
@@ -104,7 +109,7 @@ def run(
     assert ctx.parent is not None
     ctx.parent.obj = log
     log.quiet = quiet
-    config = _load_job(conf, overrides, scheduler)
+    config = _load_job(conf, overrides, scheduler, insecure)
     _check_output(config.output)
     pipeline = importlib.import_module(f"pipelines.{config.pipeline}")
     if dry_run:
@@ -132,12 +137,14 @@ def run(
 @click.argument("output", type=click.Path())
 @click.option("--key", metavar="COLUMN", help="Column of INPUT that names a row, kept in OUTPUT.")
 @scheduler_option
-def predict(model: str, input: str, output: str, key: str | None, scheduler: str | None) -> None:
+@insecure_option
+def predict(model: str, input: str, output: str, key: str | None, scheduler: str | None, insecure: bool) -> None:
     """Score every row of the table INPUT with MODEL, into the Parquet folder OUTPUT."""
     _check_vacant(output)
     from dask_em.scoring import write_scores
 
-    _print_facts(write_scores(model, input, output, key=key, executor=scheduler), "text")
+    with _cluster(scheduler, insecure) as executor:
+        _print_facts(write_scores(model, input, output, key=key, executor=executor), "text")
 
 
 @em.command()
@@ -147,12 +154,14 @@ def predict(model: str, input: str, output: str, key: str | None, scheduler: str
 @click.option("--draws", "m", type=click.IntRange(min=0), default=0, metavar="M", help="Also draw M completed tables.")
 @click.option("--layout", type=click.Choice(["long", "folders"]), default="long", help="How draws are laid out.")
 @scheduler_option
-def impute(model: str, input: str, output: str, m: int, layout: str, scheduler: str | None) -> None:
+@insecure_option
+def impute(model: str, input: str, output: str, m: int, layout: str, scheduler: str | None, insecure: bool) -> None:
     """Fill the holes of the table INPUT with the imputer MODEL, into the Parquet folder OUTPUT."""
     _check_vacant(output)
     from dask_em.imputation.writing import write_imputed
 
-    _print_facts(write_imputed(model, input, output, m=m, layout=layout, executor=scheduler), "text")
+    with _cluster(scheduler, insecure) as executor:
+        _print_facts(write_imputed(model, input, output, m=m, layout=layout, executor=executor), "text")
 
 
 @em.command()
@@ -186,12 +195,33 @@ def main() -> None:
     em(prog_name="dask-em")
 
 
-def _load_job(conf: str, overrides: tuple[str, ...], scheduler: str | None) -> Any:
+def _load_job(conf: str, overrides: tuple[str, ...], scheduler: str | None, insecure: bool = False) -> Any:
     from dask_em.config import Job, load
 
     cluster = {"cluster.executor": "dask", "cluster.scheduler": scheduler} if scheduler else {}
+    if insecure:
+        cluster["cluster.insecure"] = "true"
     job: Any = Job
     return load(conf, job, overrides, flags={"--scheduler": cluster})
+
+
+@contextmanager
+def _cluster(scheduler: str | None, insecure: bool) -> Iterator[Any]:
+    """The executor behind an address; None, which is this process, without one."""
+    if scheduler is None:
+        yield None
+        return
+    from pydantic import ValidationError
+
+    from dask_em.config import ClusterConfig
+    from pipelines.cluster import open_cluster
+
+    try:
+        config = ClusterConfig(executor="dask", scheduler=scheduler, insecure=insecure)
+    except ValidationError:
+        raise ConfigurationError("--scheduler: is not encrypted: give a tls:// address, or say --insecure") from None
+    with open_cluster(config) as executor:
+        yield executor
 
 
 def _check_output(folder: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from dask_em.cli import _load_job, _print_facts, em, set_option
+from dask_em.cli import _load_job, _print_facts, em, insecure_option, set_option
 from dask_em.errors import ConfigurationError
 from dask_em.redaction import redacted
 
@@ -23,9 +23,6 @@ cluster_option = click.option(
     envvar="DASK_SCHEDULER_ADDRESS",
     show_envvar=True,
     help="The cluster's Dask scheduler.",
-)
-insecure_option = click.option(
-    "--insecure", is_flag=True, help="Accept an address without encryption, where whoever reaches it can run code."
 )
 form_option = click.option(
     "--output", type=click.Choice(["text", "json"]), default="text", help="Form of the results on stdout."

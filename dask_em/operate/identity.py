@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_info
 
 from dask_em.errors import ConfigurationError, DataError
 from dask_em.operate.facts import plain
+from dask_em.redaction import redacted
 
 PACKAGES = ("dask-em", "numpy", "scipy", "pandas", "pyarrow", "dask", "distributed", "numba")
 
@@ -41,7 +42,7 @@ class Identity:
     @classmethod
     def of(cls, config: Any, inputs: Sequence[Mapping[str, Any]]) -> Identity:
         """The identity of a job here and now."""
-        return cls(plain(config.model_dump(mode="json", exclude=ELSEWHERE)), plain(list(inputs)), versions())
+        return cls(plain(redacted(config.model_dump(mode="json", exclude=ELSEWHERE))), plain(list(inputs)), versions())
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Identity:

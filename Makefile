@@ -6,10 +6,10 @@ READY := .venv/.ready
 
 BENCH := $(BIN)/python -m bench
 
-.PHONY: demo test test-faults lint bench schema constraints up help
+.PHONY: demo test test-faults test-schedules lint bench schema constraints up help
 
 help: ## List the verbs
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo: $(READY) ## Segment real customers, complete a real survey, split a photograph, and run the textbook's coins, into output/
 	rm -rf output/customer_segmentation output/survey_imputation output/image_segmentation output/coin_flips
@@ -23,6 +23,9 @@ test: $(READY) ## Run the tests
 
 test-faults: $(READY) ## Kill, freeze and cut off real clusters (about a quarter of an hour)
 	$(BIN)/python -m pytest -m faults -n 2 --dist loadfile
+
+test-schedules: $(READY) ## Run the examples of scheduled runs, each with its scheduler freshly installed (about ten minutes)
+	$(BIN)/python -m pytest -m schedules tests/operate/test_schedules.py
 
 lint: $(READY) ## Check style, types and spelling
 	$(BIN)/ruff check .
@@ -45,8 +48,8 @@ schema: $(READY) ## Renew the JSON Schema of job files
 constraints: $(READY) ## Renew the pinned versions
 	$(BIN)/uv pip compile --universal --all-extras --no-header --upgrade pyproject.toml -o constraints.txt
 
-up: ## Start a scheduler and workers in containers
-	docker compose up
+up: ## Start a scheduler and two workers in containers
+	docker compose up --build --scale worker=2
 
 # The stamp is younger than what it was made from, so set-up runs again only when one of the two changed.
 $(READY): pyproject.toml constraints.txt

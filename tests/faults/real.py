@@ -52,11 +52,9 @@ class Cluster:
         until(lambda: file.exists() and file.read_text() != "", 30)
         return str(json.loads(file.read_text())["address"])
 
-    def start_scheduler(self, *options: str, prefix: tuple[str, ...] = ()) -> None:
-        self.scheduler = self._start(
-            "scheduler", "--port=0", "--no-dashboard", f"--scheduler-file={self.folder / 'scheduler.json'}",
-            *(options or ("--host=127.0.0.1",)), prefix=prefix,
-        )  # fmt: skip
+    def start_scheduler(self, listen: str = "127.0.0.1", prefix: tuple[str, ...] = ()) -> None:
+        file = f"--scheduler-file={self.folder / 'scheduler.json'}"
+        self.scheduler = self._start("scheduler", "--port=0", "--no-dashboard", file, f"--host={listen}", prefix=prefix)
 
     def start_worker(self, *options: str, prefix: tuple[str, ...] = (), host: str = "127.0.0.1") -> None:
         own = ("--nthreads=1", "--no-dashboard", f"--host={host}", f"--preload={HERE / 'saboteur.py'}")
@@ -96,13 +94,20 @@ class Cluster:
 
 
 @contextmanager
-def cluster(folder: Path, n_workers: int = 2, *options: str, **config: str) -> Iterator[Cluster]:
-    """A scheduler and workers with nannies; settings of Dask with __ for a dot and _ for a hyphen."""
+def cluster(
+    folder: Path,
+    n_workers: int = 2,
+    *options: str,
+    listen: str = "127.0.0.1",
+    prefix: tuple[str, ...] = (),
+    **config: str,
+) -> Iterator[Cluster]:
+    """A scheduler at an address, and workers with nannies and these options."""
     folder.mkdir(parents=True, exist_ok=True)
     usual = {"comm.timeouts.connect": "10s", "comm.timeouts.tcp": "12s", "worker.multiprocessing-method": "forkserver"}
     own = Cluster(folder, usual | config)
     try:
-        own.start_scheduler()
+        own.start_scheduler(listen, prefix)
         for _ in range(n_workers):
             own.start_worker(*options)
         yield own

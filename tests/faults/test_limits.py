@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from distributed import Client
 
 from dask_em.errors import TryAgainError
 from dask_em.execution.dask import DaskExecutor
+from dask_em.execution.local import LocalExecutor
 from dask_em.execution.watch import Limits
-from tests.faults.real import cluster, fit, process_of, write_table
+from tests.faults.real import cluster, fit, process_of, until, write_table
 
 
 @pytest.fixture(scope="module")
@@ -117,3 +122,92 @@ def test_a_frozen_worker_of_a_patient_scheduler(tmp_path: Path, table: Path) -> 
         assert "nothing was finished for 2" in message
         assert f"of which {address} is silent" in message
         assert seconds < 40
+
+
+@contextmanager
+def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
+    """A folder with a file system of its own, which is small."""
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]).returncode:
+        pytest.skip("NOT TESTED: a full disk needs the right to mount one")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(120)
+def test_workers_whose_spill_disk_is_full(tmp_path: Path, table: Path) -> None:
+    """Their memory is full of somebody's results, and there is no room on disk for them: they are paused and stay so."""
+    with (
+        small_disk(tmp_path / "disk", 60) as disk,
+        cluster(tmp_path / "own", 2, "--memory-limit=700MB", f"--local-directory={disk}") as own,
+        own.client(2) as client,
+    ):
+        full = [client.submit(np.ones, 12_000_000, pure=False) for _ in range(14)]
+        until(lambda: {w["status"] for w in client.scheduler_info(-1)["workers"].values()} == {"paused"}, 60)
+        began = time.monotonic()
+        with pytest.raises(TryAgainError, match=r"all 2 workers are over 80 % of the memory limit") as caught:
+            fit(table, DaskExecutor(client))
+        assert time.monotonic() - began < 30
+        assert f"{disk}/dask-scratch-space/worker-" in str(caught.value)
+        assert " MB free)" in str(caught.value)
+        assert full
+
+
+def ip(*words: str) -> int:
+    return subprocess.run(["ip", *words], stderr=subprocess.DEVNULL).returncode
+
+
+@pytest.fixture
+def far_away() -> Iterator[str]:
+    """A network of its own behind one link, from 10.99.7.1 to 10.99.7.2, called as is returned."""
+    name = f"far{os.getpid()}"
+    if not shutil.which("ip") or ip("netns", "add", name):
+        pytest.skip("NOT TESTED: a cut network needs ip and the right to make a network namespace")
+    try:
+        steps = (
+            f"link add {name} type veth peer name there netns {name}",
+            f"addr add 10.99.7.1/24 dev {name}",
+            f"link set {name} up",
+            f"-n {name} addr add 10.99.7.2/24 dev there",
+            f"-n {name} link set there up",
+            f"-n {name} link set lo up",
+        )
+        if any(ip(*step.split()) for step in steps):
+            pytest.skip("NOT TESTED: a cut network needs the right to make a link")
+        yield name
+    finally:
+        ip("link", "del", name)
+        ip("netns", "del", name)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(180)
+def test_a_worker_that_is_cut_off(tmp_path: Path, table: Path, far_away: str) -> None:
+    """The other one goes on, and no bit changes."""
+    expected = fit(table, LocalExecutor(1), max_iter=400)
+    with cluster(tmp_path, 0, **{"scheduler.worker-ttl": "8s"}, listen="10.99.7.1") as own:
+        own.start_worker(host="10.99.7.1")
+        own.start_worker(host="10.99.7.2", prefix=("ip", "netns", "exec", far_away))
+        with own.client(2) as client:
+            timer = threading.Timer(3, ip, ("link", "set", far_away, "down"))
+            timer.start()
+            assert fit(table, DaskExecutor(client), max_iter=400) == expected
+            timer.join()
+            (left,) = client.scheduler_info(-1)["workers"]
+            assert left.startswith("tcp://10.99.7.1:")
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(180)
+def test_a_driver_that_is_cut_off(tmp_path: Path, table: Path, far_away: str) -> None:
+    inside = ("ip", "netns", "exec", far_away)
+    with cluster(tmp_path, 0, listen="10.99.7.2", prefix=inside) as own:
+        own.start_worker(host="10.99.7.2", prefix=inside)
+        with own.client(1) as client:
+            cut = ("link", "set", far_away, "down")
+            message, seconds = fails(table, client, Limits(tcp_timeout=11), lambda: ip(*cut), after=3)
+            assert "connection to the scheduler was lost" in message or "has not answered" in message
+            assert seconds < 20

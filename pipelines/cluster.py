@@ -33,7 +33,8 @@ def open_cluster(config: ClusterConfig) -> Iterator[Executor]:
 
 def _open(config: ClusterConfig, limits: Any) -> tuple[Any, ...]:
     """A client, and the cluster where it was started here."""
-    from dask_em.execution.cluster import certificates, connect, is_plain, start_class, start_here, warn_of_plain
+    from dask_em.execution.cluster import certificates, connect, is_plain, start_here, warn_of_plain
+    from dask_em.execution.cluster_class import start_class
 
     files = config.security
     security = None if files is None else certificates(files.ca_file, files.cert_file, files.key_file)

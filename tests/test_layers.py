@@ -82,6 +82,7 @@ ALLOWED = {
     "execution": {"threadpoolctl"},
     "execution/choose.py": {"distributed"},
     "execution/cluster.py": {"dask", "distributed"},
+    "execution/cluster_class.py": {"dask", "distributed"},
     "execution/dask.py": {"dask", "distributed"},
     "execution/quiet.py": {"distributed"},
     "execution/tasks.py": {"dask", "distributed"},

@@ -132,13 +132,14 @@ LARGE = 1 << 26
 
 @dataclass(frozen=True)
 class ParquetPiece:
-    """One row group of a Parquet file; column_bytes are what one of its columns takes in memory, on average."""
+    """One row group of a Parquet file; column_bytes are what one of its columns takes in memory, on average, and n_rows its rows."""
 
     file: File
     row_group: int
     options: Options = field(default_factory=dict, repr=False)
     column_bytes: int = 0
     known: Marks = field(default_factory=dict, repr=False)
+    n_rows: int | None = None
 
     @property
     def origin(self) -> tuple[str, int]:
@@ -278,28 +279,28 @@ def open_files(
         found = list(pool.map(partial(_looked_at, options), listing(path, options)))
     columns: tuple[str, ...] = ()
     pieces: list[ParquetPiece | CsvPiece] = []
-    for file, own, column_bytes in found:
+    for file, own, sizes in found:
         own = (*own, *(name for name, _ in file.labels))
         if columns and (lost := [name for name in columns if name not in own]):
             raise DataError(f"{file.basename} has no column {lost[0]!r}, which the files before it have")
         columns = columns or own
         if file.is_text:
-            pieces.append(CsvPiece(file, tuple(types.items()), options, column_bytes[0]))
+            pieces.append(CsvPiece(file, tuple(types.items()), options, sizes[0][0]))
         else:
-            pieces += [ParquetPiece(file, i, options, size) for i, size in enumerate(column_bytes)]
+            pieces += [ParquetPiece(file, i, options, size, n_rows=n) for i, (size, n) in enumerate(sizes)]
     return columns, tuple(pieces), tuple(file for file, _, _ in found)
 
 
-def _looked_at(options: Options, file: File) -> tuple[File, tuple[str, ...], list[int]]:
-    """A file with its stamp and outline, its own columns, and bytes a column of each of its pieces."""
+def _looked_at(options: Options, file: File) -> tuple[File, tuple[str, ...], list[tuple[int, int | None]]]:
+    """A file with its stamp and outline, its own columns, and of each of its pieces bytes a column, and rows where that is known."""
     with file.opened(options) as opened:
         file = replace(file, stamp=Stamp.of_open(opened.raw) or file.stamp, outline=opened.digest)
-        own, column_bytes = (_header if file.is_text else _metadata)(file, opened)
+        own, sizes = (_header if file.is_text else _metadata)(file, opened)
     # Where a file has the column itself, its folder says nothing new.
     return (
         replace(file, labels=tuple((name, value) for name, value in file.labels if name not in own)),
         own,
-        column_bytes,
+        sizes,
     )
 
 
@@ -339,14 +340,14 @@ def _labels(name: str) -> tuple[tuple[str, str | None], ...]:
     return tuple((unquote(column), None if value == HIVE_NULL else unquote(value)) for column, value in pairs)
 
 
-def _header(file: File, opened: Watched) -> tuple[tuple[str, ...], list[int]]:
+def _header(file: File, opened: Watched) -> tuple[tuple[str, ...], list[tuple[int, int | None]]]:
     """Column names of a CSV or TSV file, its first line that is not empty, and bytes a column of the whole."""
     with _plain(opened, file.path) as bytes_, io.TextIOWrapper(bytes_, encoding="utf-8-sig", newline="") as lines:
         names = next(filter(None, csv.reader(lines, delimiter=_delimiter(file))), None)
     if names is None:
         raise DataError(f"{file.basename} is empty: give a file with a header")
     size = 0 if file.stamp is None else file.stamp.size or 0
-    return tuple(names), [size // len(names)]
+    return tuple(names), [(size // len(names), None)]
 
 
 def _delimiter(file: File) -> str:
@@ -359,11 +360,11 @@ def _plain(opened: Any, path: str) -> Any:
     return opened if how is None else fsspec.compression.compr[how](opened, mode="rb")
 
 
-def _metadata(file: File, opened: Watched) -> tuple[tuple[str, ...], list[int]]:
-    """Column names of a Parquet file, and bytes a column of each row group: of numbers 8 a cell, which is often stored in less."""
+def _metadata(file: File, opened: Watched) -> tuple[tuple[str, ...], list[tuple[int, int | None]]]:
+    """Column names of a Parquet file, and of each row group bytes a column (of numbers 8 a cell, which is often stored in less) and rows."""
     parquet = _parsed(opened)
     groups = [parquet.metadata.row_group(i) for i in range(parquet.num_row_groups)]
-    sizes = [max(g.total_byte_size // max(g.num_columns, 1), 8 * g.num_rows) for g in groups]
+    sizes = [(max(g.total_byte_size // max(g.num_columns, 1), 8 * g.num_rows), g.num_rows) for g in groups]
     return tuple(parquet.schema_arrow.names), sizes
 
 

@@ -171,6 +171,19 @@ def scheduler(**settings: Any) -> None:
 
 
 @main.command()
+@click.option("--scans", default=2000)
+@click.option("--rows", default=2000)
+@click.option("--dim", default=3)
+@click.option("--k", default=2)
+@click.option("--workers", default=2, help="simulated ones, of one thread each")
+def soak(**settings: Any) -> None:
+    """Many scans of a tiny table: whether they become slower, and how far memory grows."""
+    from bench.soak import run
+
+    run(**settings)
+
+
+@main.command()
 @click.option("--rows", default=20_000_000)
 @click.option("--dim", default=10)
 @click.option("--k", default=8)

@@ -77,6 +77,13 @@ def test_scheduler(bench):
     assert found["scheduler-sums"][0]["tasks"] == 4
 
 
+def test_soak(bench):
+    (lines,) = bench("soak --scans 20 --rows 300 --workers 1").values()
+    assert len(lines) == 10
+    assert all(line["ms a scan"] > 0 for line in lines)
+    assert lines[-1]["tasks held"] <= 60
+
+
 def test_who_judges_agrees_with_scikit_learn():
     X, _ = mixture(400, 3, 2)
     for kind in ("full", "diag"):

@@ -53,7 +53,18 @@ class LazyPiece:
 
     def read(self, columns: Sequence[str]) -> Any:
         """Compute the partition in this thread and read it."""
-        return self.wrap(get_sync(self.graph, self.key), origin=self.origin).read(columns)
+        return self._computed().read(columns)
+
+    def marked(self, columns: Sequence[str]) -> Any:
+        """The same, with marks of what was read."""
+        return self._computed().marked(columns)
+
+    def pinned(self, marks: Any) -> LazyPiece:
+        """The same partition, which must hold what it held when these marks were taken."""
+        return replace(self, wrap=partial(self.wrap, known=marks))
+
+    def _computed(self) -> Any:
+        return self.wrap(get_sync(self.graph, self.key), origin=self.origin)
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,19 @@ class SharedPiece:
     def read(self, columns: Sequence[str]) -> Any:
         """Compute the partition in this thread and read it."""
         return self.delayed.compute(scheduler="synchronous").read(columns)
+
+    def marked(self, columns: Sequence[str]) -> Any:
+        """The same, with marks of what was read."""
+        return self.delayed.compute(scheduler="synchronous").marked(columns)
+
+    def pinned(self, marks: Any) -> SharedPiece:
+        """The same partition, which must hold what it held when these marks were taken."""
+        pin = dask.delayed(_pinned, pure=True, traverse=False)
+        return replace(self, delayed=pin(self.delayed, marks))
+
+
+def _pinned(piece: Any, marks: Any) -> Any:
+    return piece.pinned(marks)
 
 
 def frame_pieces(frame: Any, wrap: Callable[..., Any]) -> tuple[LazyPiece | SharedPiece, ...]:
@@ -171,7 +195,7 @@ class DaskExecutor(Forgetful):
             self._own = (connect(client, limits=limits),)
         client = self._own[0] if self._own else client
         self.client: Any = client
-        self._token, self._names = uuid4().hex[:12], count()
+        self._token, self._numbers = uuid4().hex[:12], count()
         self._watch, self._began = Watch(client, limits), time()
         self._readings: dict[int, blame.Reading] = {}
 
@@ -254,10 +278,9 @@ class DaskExecutor(Forgetful):
             self._forget(own)
 
     def _submit(self, function: Callable[..., Any], *args: Any, priority: int = 0, of: int | None = None) -> Future:
-        """A task; its name ends with its number, or with that of the reading that it is part `of`."""
-        number = next(self._names)
-        key = f"em-{getattr(function, '__name__', 'call').lstrip('_')}-{self._token}-{number}"
-        key += "" if of is None else f"-of-{of}"
+        """A task; its key ends with its number, or with that of the reading that it is part `of`. The scheduler keeps books for each first item of keys."""
+        group = f"em-{getattr(function, '__name__', 'call').lstrip('_')}-{self._token}"
+        key = (group, next(self._numbers)) if of is None else (group, next(self._numbers), of)
         if self.client.status == "closed":
             raise self._watch.lost()
         with warnings.catch_warnings():
@@ -284,7 +307,7 @@ class DaskExecutor(Forgetful):
         first: int,
     ) -> int:
         """Remember what a task reads, under its number, until it is forgotten."""
-        number = _number(future.key)
+        number: int = future.key[-1]
         self._readings[number] = blame.Reading(future, call, resolved, first, pieces)
         return number
 
@@ -294,7 +317,8 @@ class DaskExecutor(Forgetful):
 
     def _blamed(self, error: KilledWorker) -> DaskEMError:
         """The error for the piece that kills workers: perhaps not of the task that Dask gave up, but of one beside it."""
-        ours = self._readings.get(_number(error.task)) if self._token in str(error.task) else None
+        group, *_, number = error.task if isinstance(error.task, tuple) else (error.task, -1)
+        ours = self._readings.get(number) if self._token in group else None
         others = [own for own in self._readings.values() if own is not ours and own.future.status != "finished"]
         for reading in self._readings.values():
             reading.future.release()  # so that it kills nobody beside
@@ -349,9 +373,3 @@ class DaskExecutor(Forgetful):
             replace(room, memory=room.limit or room.memory // beside[room.host], disk=room.disk // beside[room.host])
             for room in rooms
         ]
-
-
-def _number(key: Any) -> int:
-    """The number that the name of a task ends with."""
-    last = str(key).rpartition("-")[2]
-    return int(last) if last.isdecimal() else -1

@@ -30,7 +30,7 @@ class Saboteur(WorkerPlugin):
             return
         for order in self.orders.iterdir():
             phase, nth, seconds, name = order.name.split("~")
-            if not str(key).startswith(f"em-{phase}-"):
+            if not (isinstance(key, tuple) and key[0].startswith(f"em-{phase}-")):
                 continue
             self.seen[order.name] += 1
             with suppress(FileNotFoundError):  # another worker was faster

@@ -51,6 +51,7 @@ def test_pieces_that_raise_or_do_no_harm_are_acquitted(table: Path) -> None:
     )
 
 
+@pytest.mark.faults
 def test_the_piece_that_takes_too_much_memory_is_found(table: Path) -> None:
     pieces = with_harmful(open_source(str(table)), 1, 800).pieces[:3]
     finding = blame.probe(read, pieces, 0, 400_000_000, int)

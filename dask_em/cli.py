@@ -198,9 +198,9 @@ def main() -> None:
 def _load_job(conf: str, overrides: tuple[str, ...], scheduler: str | None, insecure: bool = False) -> Any:
     from dask_em.config import Job, load
 
-    cluster = {"cluster.executor": "dask", "cluster.scheduler": scheduler} if scheduler else {}
+    cluster: dict[str, Any] = {"cluster.executor": "dask", "cluster.scheduler": scheduler} if scheduler else {}
     if insecure:
-        cluster["cluster.insecure"] = "true"
+        cluster["cluster.insecure"] = True
     job: Any = Job
     return load(conf, job, overrides, flags={"--scheduler": cluster})
 

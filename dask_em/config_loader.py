@@ -29,7 +29,7 @@ def load(
     model: type[T],
     overrides: Sequence[str] = (),
     *,
-    flags: Mapping[str, Mapping[str, str]] | None = None,
+    flags: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> T:
     """Read a job file, lay the command line over it, and check everything.
 
@@ -38,7 +38,7 @@ def load(
     path : the YAML file; paths inside it are relative to the working directory
     model : a pydantic model, or a union of some such as `Job`
     overrides : `key.sub=value` strings, the value in YAML; later ones win
-    flags : command-line options that stand for settings: option -> dotted key -> text
+    flags : command-line options that stand for settings: option -> dotted key -> value
 
     Returns
     -------
@@ -75,7 +75,7 @@ def _read_file(path: str | Path) -> Document:
     return document
 
 
-def _lay_over(document: Document, overrides: Sequence[str], flags: Mapping[str, Mapping[str, str]]) -> None:
+def _lay_over(document: Document, overrides: Sequence[str], flags: Mapping[str, Mapping[str, Any]]) -> None:
     for override in overrides:
         key, equals, text = override.partition("=")
         value = Document(f"--set {key}" if equals else "--set", in_file=False)

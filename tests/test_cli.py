@@ -228,10 +228,16 @@ def test_a_scheduler_that_is_not_there_is_worth_another_try(finished):
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
         body = raising("Client(config.cluster.scheduler)", "from distributed import Client")
         environment = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "1s"}
-        options = "--scheduler", address, "--set", "cluster.insecure=true"
+        options = "--scheduler", address, "--insecure"
         code, _, stderr = finished("run", "segments.yaml", *options, body=body, env=environment)
     assert code == 75
     assert stderr.splitlines()[-1].startswith("dask-em: error: the cluster was lost or cannot be reached (OSError)")
+
+
+def test_a_scheduler_without_encryption_is_a_usage_error(finished):
+    code, _, stderr = finished("run", "segments.yaml", "--scheduler", "tcp://127.0.0.1:1")
+    assert code == 2
+    assert "--scheduler: cluster.scheduler: is not encrypted: give a tls:// address" in stderr
 
 
 def test_a_scheduler_for_a_job_without_a_cluster_is_a_usage_error(finished):

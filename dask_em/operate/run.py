@@ -31,6 +31,7 @@ from dask_em.operate.facts import plain
 from dask_em.operate.identity import Identity
 from dask_em.operate.journal import Journal, JournalExecutor
 from dask_em.operate.lock import locked
+from dask_em.redaction import redacted
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,7 @@ def open_run(
                 "taken_from_checkpoint": journal.found,
                 **identity.document(),
                 "job_hash": identity.job_hash,
+                "cluster": _where(config),
                 "facts": plain(run.facts),
             }
             publish(home / "parts", target, record)
@@ -179,6 +181,12 @@ def _begin(home: Path, plan: Mapping[str, Any]) -> None:
     disk.remove(home / "journal")
     (home / "journal").mkdir(mode=0o700)
     disk.replace_file(home / "plan.json", json.dumps(plan, indent=1).encode())
+
+
+def _where(config: Any) -> dict[str, Any]:
+    """Where the job was done, as far as it said so: whether without encryption, too."""
+    cluster = getattr(config, "cluster", None)
+    return {} if cluster is None else dict(redacted(cluster.model_dump(mode="json", exclude_unset=True)))
 
 
 def _now() -> str:

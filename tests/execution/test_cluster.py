@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -94,6 +96,44 @@ def test_a_plain_listener_is_recognised() -> None:
         assert ("127.0.0.1", server.server_port) in listeners(os.getpid())
         assert not speaks_tls("127.0.0.1", server.server_port)
         server.shutdown()
+
+
+JOB = """\
+pipeline: image_segmentation
+picture: regions
+pictures: {regions: {source: {kind: generated, height: 60, width: 80}, n_segments: 3}}
+output: out
+"""
+
+
+@pytest.mark.faults
+def test_a_whole_run_never_listens_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(JOB)
+    command = [sys.executable, "-m", "dask", "em", "run", "job.yaml", "--quiet", "--set", "cluster.n_workers=2"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) as process:
+        seen: set[tuple[str, int]] = set()
+        try:
+            while process.poll() is None:
+                new = listeners(process.pid) - seen
+                assert all(speaks_tls(*listener) for listener in new)
+                seen |= new
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    assert len(seen) == 5
+    assert {host for host, _ in seen} == {"127.0.0.1"}
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["cluster"] == {"executor": "dask", "n_workers": 2}
+
+
+@pytest.mark.faults
+def test_a_run_without_encryption_warns_and_records_it(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(JOB)
+    with scheduler(tmp_path, None) as where, worker(where, tmp_path, None):
+        command = [sys.executable, "-m", "dask", "em", "run", "job.yaml", "--quiet", "--scheduler", where, "--insecure"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert f"dask-em: warning: the cluster at {where} is not encrypted" in done.stderr
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["cluster"]["insecure"] is True
 
 
 # --- at an address -----------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Saved models: a folder with model.json (everything a person may want to read) and arrays.npz (plain arrays).
 
-Nothing in it can run code: JSON floats round-trip exactly, arrays are read with allow_pickle=False, and classes come from a fixed list.
+Nothing in it can run code: JSON floats round-trip exactly, `data.archive` reads both files within limits, and classes, settings and facts come from fixed lists.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import zipfile
 from dataclasses import asdict, fields, replace
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 import dask_em
+from dask_em.data import archive
 from dask_em.data.schema import Design, Schema
 from dask_em.data.sinks import staged
 from dask_em.errors import ConfigurationError, DataError
@@ -34,7 +34,7 @@ from dask_em.mixture import Mixture, Parameters
 from dask_em.model import FittedMixture
 from dask_em.priors import InverseWishart, Ridge
 
-FORMAT = 4
+FORMAT = 5
 
 FAMILIES: dict[str, tuple[Any, Any]] = {
     "gaussian": (Gaussian, GaussianParams),
@@ -126,8 +126,7 @@ def save(estimator: Any, path: str | os.PathLike[str], **notes: Any) -> None:
         for i, (_, own) in enumerate(imputation.donors.columns if imputation.donors else ()):
             arrays[f"donors{i}"] = own
     with staged(path) as folder:
-        (folder / "model.json").write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        np.savez(folder / "arrays.npz", **arrays)
+        archive.write(folder, document, arrays)
 
 
 def _arrays(prefix: str, parameters: Parameters) -> dict[str, Any]:
@@ -150,23 +149,19 @@ def load(path: str | os.PathLike[str]) -> Any:
         The folder holds no model, or one that cannot be read.
     """
     folder = Path(path)
+    damaged = DataError(f"the model in {folder} is damaged: save it again")
     try:
-        document = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-        # Opened here, because NumPy leaves the file open when it is damaged.
-        with (folder / "arrays.npz").open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            arrays = dict(stored)
+        document, arrays = archive.read(folder)
     except FileNotFoundError:
         raise DataError(f"{folder} holds no saved model: give the folder that has model.json and arrays.npz") from None
-    except (OSError, ValueError, zipfile.BadZipFile):
-        raise DataError(f"the model in {folder} is damaged: save it again") from None
-    if not isinstance(document, dict):
-        raise DataError(f"the model in {folder} is damaged: save it again")
+    except (OSError, *archive.DAMAGE):
+        raise damaged from None
     if document.get("format") != FORMAT or document.get("estimator") not in ESTIMATORS:
         raise DataError(f"the model in {folder} was saved by another version of dask_em: save it again with this one")
     try:
         return _rebuild(document, arrays)
-    except (AttributeError, KeyError, TypeError, ValueError, IndexError):
-        raise DataError(f"the model in {folder} is damaged: save it again") from None
+    except archive.DAMAGE:
+        raise damaged from None
 
 
 def _rebuild(document: dict[str, Any], arrays: dict[str, Any]) -> Any:
@@ -194,6 +189,8 @@ def _rebuild(document: dict[str, Any], arrays: dict[str, Any]) -> Any:
     estimator.n_features_in_ = document["n_columns"]
     if document["named_columns"]:
         estimator.feature_names_in_ = np.array(document["columns"], dtype=object)
+    if not set(document["fit"]) <= set(FACTS):
+        raise ValueError("facts that a fit does not have")
     for name, value in document["fit"].items():
         setattr(estimator, name, value)
     estimator.notes_ = document["notes"]
@@ -270,8 +267,9 @@ def _from_setting(value: Any) -> Any:
 
 
 def _unfitted(document: dict[str, Any]) -> Any:
-    if document["estimator"] not in ESTIMATORS:
-        raise ValueError("another class")
+    # An address in a file must not decide where a later fit connects to.
+    if document["estimator"] not in ESTIMATORS or "executor" in document["settings"]:
+        raise ValueError("another class, or a setting that is never saved")
     kind = getattr(import_module("dask_em.estimators"), document["estimator"])
     return kind(**{name: _from_setting(value) for name, value in document["settings"].items()})
 

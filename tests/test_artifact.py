@@ -26,6 +26,7 @@ from dask_em import (
     PoissonMixture,
     Ridge,
 )
+from dask_em.data import archive
 from dask_em.errors import ConfigurationError, DataError, OutputError
 from tests.laws.table import CASES, CATEGORIES, COINS, COUNTS, GAUSSIAN
 
@@ -208,16 +209,22 @@ def _truncate(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
+def _sealed(folder: Path, document: Any) -> None:
+    """Write a document with the checksum that belongs to it, as whoever wants to be read would."""
+    document["checksum"] = archive.checksum(document, (folder / "arrays.npz").read_bytes())
+    (folder / "model.json").write_text(json.dumps(document))
+
+
 def _edit(**changes: Any) -> Callable[[Path], None]:
     def edit(folder: Path) -> None:
-        document = json.loads((folder / "model.json").read_text())
-        (folder / "model.json").write_text(json.dumps(document | changes))
+        _sealed(folder, json.loads((folder / "model.json").read_text()) | changes)
 
     return edit
 
 
 def _pickle(folder: Path) -> None:
     np.savez(folder / "arrays.npz", **{"weights": np.array([print], dtype=object)})
+    _sealed(folder, json.loads((folder / "model.json").read_text()))
 
 
 @pytest.mark.parametrize(
@@ -270,6 +277,7 @@ def _arrays(**changes: Callable[[np.ndarray], Any]) -> Callable[[Path], None]:
             assert key in arrays
             arrays[key] = change(arrays[key])
         np.savez(folder / "arrays.npz", **arrays)
+        _sealed(folder, json.loads((folder / "model.json").read_text()))
 
     return edit
 
@@ -278,7 +286,7 @@ def _document(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]
     def edit(folder: Path) -> None:
         document = json.loads((folder / "model.json").read_text())
         change(document)
-        (folder / "model.json").write_text(json.dumps(document))
+        _sealed(folder, document)
 
     return edit
 
@@ -315,6 +323,8 @@ ALTERED: dict[str, Callable[[Path], None]] = {
     "a family twice": _document(lambda d: d["families"].append(d["families"][0])),
     "families in another order": _document(lambda d: d["families"].reverse()),
     "other columns": _document(lambda d: d.update(columns=["a"])),
+    "a scheduler to connect to": _document(lambda d: d["settings"].update(executor="tcp://127.0.0.1:1")),
+    "a fact that is a method": _document(lambda d: d["fit"].update(predict="no")),
     "another number of components": _document(lambda d: d["settings"].update(n_components=7)),
 }
 

@@ -16,7 +16,6 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -226,10 +225,11 @@ def _cluster(scheduler: str | None, insecure: bool) -> Iterator[Any]:
 
 def _check_output(folder: str) -> None:
     # Whether an output that is there is that of this job is known when its inputs are.
-    from dask_em.operate.commit import committed
+    from dask_em.operate.places import place_of
 
-    if committed(Path(folder)) is None:
-        _check_vacant(folder)
+    place = place_of(folder)
+    if place.record() is None:
+        place.check_vacant()
 
 
 def _check_vacant(folder: str) -> None:

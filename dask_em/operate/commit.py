@@ -1,4 +1,4 @@
-"""An output appears whole, in one step, and says what it is.
+"""What an output says of itself.
 
 manifest.json    every file: bytes, SHA-256, rows
 run.json         of which run: settings, inputs, versions, times, results
@@ -23,53 +23,22 @@ from dask_em.operate import disk
 
 MANIFEST, RECORD, SUCCESS = "manifest.json", "run.json", "_SUCCESS"
 
-OLD = "old"
-"""Where an earlier output waits, beside the parts, while the new one takes its place."""
 
-
-def publish(parts: Path, target: Path, record: Mapping[str, Any]) -> None:
-    """Check what is in a folder, and let it take the place of the target."""
+def seal(parts: Path, record: Mapping[str, Any]) -> None:
+    """Check the parts of an output, and lay its manifest and its record beside them, durably."""
     names = sorted(_files(parts))
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         entries = dict(zip(names, pool.map(lambda name: _entry(parts / name), names)))
     _check_schemas(parts, names)
-    disk.write(parts / RECORD, _json(record))
-    disk.write(parts / MANIFEST, _json({"run": record["run"], "files": entries}))
+    disk.write(parts / RECORD, as_json(record))
+    disk.write(parts / MANIFEST, as_json({"run": record["run"], "files": entries}))
     disk.sync_tree(parts)
-    if not target.exists():
-        disk.rename(parts, target)
-    elif not any(target.iterdir()):
-        target.rmdir()
-        disk.rename(parts, target)
-    elif not disk.exchange(parts, target):  # a file system that cannot: for a moment there is no output
-        disk.rename(target, parts.with_name(OLD))
-        disk.rename(parts, target)
-    disk.sync(target.parent)
-    finish(target)
 
 
-def restore(home: Path, target: Path) -> None:
-    """Put an earlier output back whose successor never came."""
-    if (home / OLD).exists() and not target.exists():
-        disk.rename(home / OLD, target)
-        disk.sync(target.parent)
-
-
-def committed(target: Path) -> dict[str, Any] | None:
-    """The record of the run whose output is here, if it is one."""
-    try:
-        manifest = json.loads((target / MANIFEST).read_bytes())
-        record: dict[str, Any] = json.loads((target / RECORD).read_bytes())
-        return record if manifest["run"] == record["run"] else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def finish(target: Path) -> None:
-    """Say that the output is complete, unless that was said."""
-    if not (target / SUCCESS).exists():
-        disk.write(target / SUCCESS, b"")
-        disk.sync(target)
+def manifest_of(folder: Path) -> dict[str, Any]:
+    """The manifest of an output."""
+    manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())
+    return manifest
 
 
 def check_output(target: Path) -> None:
@@ -80,8 +49,7 @@ def check_output(target: Path) -> None:
     IntegrityError
         A file is missing or is not what was written.
     """
-    manifest = json.loads((target / MANIFEST).read_bytes())
-    for name, entry in manifest["files"].items():
+    for name, entry in manifest_of(target)["files"].items():
         if not (target / name).exists() or _entry(target / name) != entry:
             raise IntegrityError(f"{name} of {target.name} is not what was written: run the job again")
 
@@ -115,5 +83,6 @@ def _check_schemas(parts: Path, names: list[str]) -> None:
                 )
 
 
-def _json(value: Any) -> bytes:
+def as_json(value: Any) -> bytes:
+    """Bytes for people and machines."""
     return json.dumps(value, indent=1).encode()

@@ -7,7 +7,7 @@
         journal/          what passes came to, and the last two states of the loop
         parts/            the output under construction
 
-The output appears by one rename. A crash before it leaves the old output (or none), one after it the new output, of which the next run finishes the paperwork.
+The output appears by one rename (see places). A crash before it leaves the old output (or none), one after it the new output, of which the next run finishes the paperwork.
 """
 
 from __future__ import annotations
@@ -22,15 +22,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dask_em.data.sinks import check_vacant
 from dask_em.errors import DaskEMError, OutputError, TryAgainError
 from dask_em.execution.base import Executor
 from dask_em.operate import disk
-from dask_em.operate.commit import committed, finish, publish, restore
 from dask_em.operate.facts import plain
 from dask_em.operate.identity import Identity
 from dask_em.operate.journal import Journal, JournalExecutor
 from dask_em.operate.lock import locked
+from dask_em.operate.places import Place, place_of
 from dask_em.redaction import redacted
 
 
@@ -89,13 +88,17 @@ def open_run(
     ConfigurationError, DataError
         It cannot go on where it was interrupted, for what differs.
     """
-    target, identity = Path(config.output).absolute(), Identity.of(config, inputs)
-    _check_output(target, identity, manner)
-    home = _home(target, config.output)
+    place, identity = place_of(config.output), Identity.of(config, inputs)
+    try:
+        _check_output(place, identity, manner)
+    except NothingToDo:
+        _tidy_up(place)
+        raise
+    home = _made(place)
     run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
-    with locked(home / "lock", run_id, config.output):
-        restore(home, target)
-        _check_output(target, identity, manner)  # another run may just have ended
+    with locked(home / "lock", run_id, place.name):
+        place.restore()
+        _check_output(place, identity, manner)  # another run may just have ended
         plan = _earlier(home) if manner.resume else None
         if plan is not None:
             identity.check_goes_on(Identity.read(plan))
@@ -107,27 +110,27 @@ def open_run(
         (home / "parts").mkdir(mode=0o777)
         journal, since = Journal(home / "journal"), time.monotonic()
         try:
-            with cluster as executor:
+            with place.held(run_id), cluster as executor:
                 run = Run(run_id, home / "parts", JournalExecutor(executor, journal), plan is not None)
                 yield run
-            record = {
-                "run": run_id,
-                "status": "done",
-                "exit": 0,
-                "begun": begun,
-                "ended": _now(),
-                "seconds": round(time.monotonic() - since, 3),
-                "resumed": run.resumed,
-                "taken_from_checkpoint": journal.found,
-                **identity.document(),
-                "job_hash": identity.job_hash,
-                "cluster": _where(config),
-                "facts": plain(run.facts),
-            }
-            publish(home / "parts", target, record)
+                record = {
+                    "run": run_id,
+                    "status": "done",
+                    "exit": 0,
+                    "begun": begun,
+                    "ended": _now(),
+                    "seconds": round(time.monotonic() - since, 3),
+                    "resumed": run.resumed,
+                    "taken_from_checkpoint": journal.found,
+                    **identity.document(),
+                    "job_hash": identity.job_hash,
+                    "cluster": _where(config),
+                    "facts": plain(run.facts),
+                }
+                place.publish(home / "parts", record)
         except OSError as error:
             if error.errno in disk.FULL:
-                raise disk.trouble(error, f"output folder {config.output}") from None
+                raise disk.trouble(error, f"output {place.name}") from None
             raise
         except DaskEMError as error:
             if not isinstance(error, TryAgainError):
@@ -139,30 +142,34 @@ def open_run(
         disk.remove(home)
 
 
-def _check_output(target: Path, identity: Identity, manner: Manner) -> None:
+def _check_output(place: Place, identity: Identity, manner: Manner) -> None:
     """Refuse an output that is not ours to make; there is nothing to do where it is made."""
-    record = committed(target)
-    if record is not None:
-        finish(target)
-        if identity.same_work(Identity.read(record)):
-            disk.remove(target.parent / f".{target.name}.run")
-            raise NothingToDo(record)
-        if manner.replace:
-            return
+    record = place.record()
+    if record is None:
+        place.check_vacant()
+    elif identity.same_work(Identity.read(record)):
+        raise NothingToDo(record)
+    elif not manner.replace:
         raise OutputError(
-            f"output folder {target.name} holds the output of another job or of other data (run {record['run']}): choose another, or say --replace"
+            f"output {place.name} is that of another job or of other data (run {record['run']}): choose another, or say --replace"
         )
-    check_vacant(target)
 
 
-def _home(target: Path, told: str) -> Path:
-    home = target.parent / f".{target.name}.run"
+def _tidy_up(place: Place) -> None:
+    """Remove what a run left that was stopped just after its output had appeared; not that of one that is at work."""
+    if place.home().exists():
+        with suppress(OutputError), locked(place.home() / "lock", "", place.name):
+            disk.remove(place.home())
+
+
+def _made(place: Place) -> Path:
+    home = place.home()
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        home.parent.mkdir(parents=True, exist_ok=True, mode=0o700 if "://" in place.name else 0o777)
         with suppress(FileExistsError):
             home.mkdir(mode=0o700)
     except OSError as error:
-        raise OutputError(f"output folder {told} cannot be made ({error.strerror}): choose another") from None
+        raise OutputError(f"output folder {place.name} cannot be made ({error.strerror}): choose another") from None
     return home
 
 

@@ -49,13 +49,13 @@ class Disk:
         self.fail, self.crash, self.count, self.dead = fail, crash, 0, False
 
     def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapped(*args: Any) -> Any:
+        def wrapped(*args: Any, **options: Any) -> Any:
             if self.dead:
                 raise Crash  # a machine that has stopped tidies nothing up
             self.count += 1
             if self.count == self.fail:
                 raise OSError(28, "No space left on device")
-            out = function(*args)
+            out = function(*args, **options)
             if self.count == self.crash:
                 self.dead = True
                 raise Crash

@@ -45,7 +45,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     frame["items"] = rng.poisson(1 + group)
     (folder / "people").mkdir()
     for i in range(4):
-        frame[i * ROWS // 4 : (i + 1) * ROWS // 4].to_parquet(folder / "people" / f"part-{i}.parquet", row_group_size=2500)
+        frame[i * ROWS // 4 : (i + 1) * ROWS // 4].to_parquet(
+            folder / "people" / f"part-{i}.parquet", row_group_size=2500
+        )
     for name, executor in {"local": "local", "dask": "dask, n_workers: 2"}.items():
         (folder / f"{name}.yaml").write_text(JOB.replace("EXECUTOR", executor))
     return folder

@@ -19,7 +19,8 @@ from pydantic import BaseModel
 from dask_em.errors import ConfigurationError, DataError, IntegrityError, OutputError, TryAgainError
 from dask_em.execution.local import LocalExecutor
 from dask_em.operate import disk, run
-from dask_em.operate.commit import check_output, committed
+from dask_em.operate.commit import check_output
+from dask_em.operate.places import Folder
 from dask_em.operate.run import Manner, NothingToDo, open_run
 from tests.operate.crashes import Crash, Disk, through
 
@@ -58,7 +59,7 @@ def state(output: Path) -> int | None:
     """Which job's output is there, whole; None where there is none. Anything between is an error."""
     if not output.exists() or not any(output.iterdir()):
         return None
-    record = committed(output)
+    record = Folder(str(output)).record()
     assert record is not None, sorted(p.name for p in output.rglob("*"))
     check_output(output)
     k = record["facts"]["k"]
@@ -88,7 +89,7 @@ def test_an_output_says_what_it_is(tmp_path: Path) -> None:
         "table/part-0.parquet": 6,
         "table/part-1.parquet": 6,
     }
-    record = committed(tmp_path / "out")
+    record = Folder(str(tmp_path / "out")).record()
     assert record is not None
     assert record["inputs"] == INPUTS
     assert record["job"] == {"k": 2}
@@ -145,7 +146,7 @@ def test_the_same_run_again_is_nothing_to_do(tmp_path: Path) -> None:
         work(NEW, tmp_path / "out")
     assert found.value.record["facts"] == {"k": 2, "total": 6}
     assert (tmp_path / "out" / "run.json").read_bytes() == before
-    with pytest.raises(OutputError, match="holds the output of another job or of other data"):
+    with pytest.raises(OutputError, match="is that of another job or of other data"):
         work(OLD, tmp_path / "out")
     with pytest.raises(OutputError, match="other data"):
         work(NEW, tmp_path / "out", inputs=[{"name": "part.parquet", "bytes": 11}])
@@ -177,13 +178,13 @@ def test_a_run_goes_on_or_begins_again(tmp_path: Path) -> None:
     plan = json.loads((tmp_path / ".out.run" / "plan.json").read_text())
     count: list[int] = []
     work(NEW, tmp_path / "out", count=count)
-    record = committed(tmp_path / "out")
+    record = Folder(str(tmp_path / "out")).record()
     assert record is not None
     assert (count, record["run"], record["resumed"], record["taken_from_checkpoint"]) == ([], plan["run"], True, 1)
 
     interrupted(tmp_path / "two")
     work(NEW, tmp_path / "two", Manner(), count=count)
-    record = committed(tmp_path / "two")
+    record = Folder(str(tmp_path / "two")).record()
     assert record is not None
     assert (count, record["resumed"]) == ([1, 2, 3], False)
 
@@ -253,7 +254,7 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
     os.kill(first.pid, signal.SIGKILL)
     first.join()
     work(NEW, tmp_path / "out")  # a dead owner holds nothing
-    record = committed(tmp_path / "out")
+    record = Folder(str(tmp_path / "out")).record()
     assert record is not None
     assert record["run"] == run_id
 

@@ -27,6 +27,8 @@ COINS = (ROOT / "conf" / "coin_flips.yaml").read_text()
 CDNOW = (ROOT / "conf" / "cdnow.yaml").read_text().replace("n_init: 10", "n_init: 1")
 WRONG = COINS.replace("output:", "ouput:")
 LOST = f"{CDNOW}\ncluster: {{scheduler: 'tcp://127.0.0.1:1', insecure: true}}\n"
+FOUND = CDNOW
+"""The same job where it needs no cluster."""
 
 
 class Jobs(Processes):
@@ -51,7 +53,8 @@ class Jobs(Processes):
 def jobs(tmp_path: Path) -> Iterator[Jobs]:
     (tmp_path / "conf").mkdir()
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "dask-em").symlink_to(BIN / "dask-em")
+    for name in ("dask", "dask-em"):
+        (tmp_path / "bin" / name).symlink_to(BIN / name)
     env = {
         "JOBS": str(tmp_path),
         "HOME": str(tmp_path),
@@ -122,7 +125,7 @@ def test_cron_tries_again_after_75_alone(jobs: Jobs) -> None:
     jobs.write(LOST)
     running = jobs.start(script, "conf/coin_flips.yaml")
     until(jobs.tried_in_vain, 60)
-    jobs.write(COINS)
+    jobs.write(FOUND)
     assert running.wait(60) == 0
     jobs.write(LOST)
     jobs.env |= {"TRIES": "2", "WAIT": "0"}
@@ -212,9 +215,11 @@ def as_process(pod: Mapping[str, Any], changed: Mapping[str, str]) -> tuple[list
         return text
 
     env = {own["name"]: here(own["value"]) for own in container["env"] if "value" in own}
-    names = {f"$({name})": value for name, value in env.items()} | {"$(DASK_WORKER_NAME)": "worker"}
-    words = [*container["command"], *container.get("args", [])]
-    return [names.get(word, here(word)) for word in words], env
+    given = {f"$({name})": value for name, value in env.items()} | {"$(DASK_WORKER_NAME)": "worker", "$(JOB)": "job-1"}
+    words = "\n".join([*container["command"], *container.get("args", [])])
+    for name, value in given.items():
+        words = words.replace(name, value)
+    return here(words).split("\n"), env
 
 
 @pytest.mark.schedules
@@ -222,9 +227,9 @@ def test_the_command_of_the_cron_job(jobs: Jobs) -> None:
     command, env = as_process(pods()["cronjob"], {"/app/": f"{jobs.folder}/"})
     jobs.env |= env
     assert jobs.run(*command).returncode == 0
-    before = jobs.stamp("output/coin_flips")
+    before = jobs.stamp("output/job-1")
     assert jobs.run(*command).returncode == 0
-    assert jobs.stamp("output/coin_flips") == before
+    assert jobs.stamp("output/job-1") == before
     jobs.write(WRONG)
     assert jobs.run(*command).returncode == errors.ConfigurationError.exit_code
 
@@ -312,7 +317,7 @@ def test_airflow(jobs: Jobs, installed: Callable[..., Path]) -> None:
     jobs.write(LOST)
     running = jobs.start(*test, "2026-01-03")
     until(lambda: "exit code 75" in jobs.logs(), 200)
-    jobs.write(COINS)
+    jobs.write(FOUND)
     assert running.wait(200) == 0
     assert told("2026-01-03")[:2] == ("success", 2)
 
@@ -322,7 +327,7 @@ import dagster, json
 instance = dagster.DagsterInstance.get()
 last = instance.get_latest_materialization_event(dagster.AssetKey("coin_flips"))
 found = {name: value.value for name, value in last.asset_materialization.metadata.items()}
-print(json.dumps([[run.status.value for run in instance.get_runs()], found["output"], found["two_coins_limit"]]))
+print(json.dumps([[run.status.value for run in instance.get_runs()], last.partition, found["output"]]))
 """
 
 
@@ -334,34 +339,41 @@ def test_dagster(jobs: Jobs, installed: Callable[..., Path]) -> None:
     (jobs.folder / "dagster" / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     jobs.env |= {"DAGSTER_HOME": str(jobs.folder / "dagster")}
     assets = str(EXAMPLES / "dagster" / "assets.py")
-    materialize = str(commands / "dagster"), "asset", "materialize", "-f", assets, "--select", "coin_flips"
+    materialize = (
+        str(commands / "dagster"),
+        "asset",
+        "materialize",
+        "-f",
+        assets,
+        "--select",
+        "coin_flips",
+        "--partition",
+    )
 
     def told() -> Any:
-        """States of all runs, the newest first, and what the newest materialization says."""
+        """States of all runs, the newest first, and the day and output of the newest materialization."""
         return json.loads(jobs.run(str(commands / "python"), "-c", MATERIALIZED).stdout.splitlines()[-1])
 
-    assert jobs.run(*materialize, seconds=200).returncode == 0
-    before = jobs.stamp("output/coin_flips")
-    states, output, limits = told()
-    assert (states, output) == (["SUCCESS"], "output/coin_flips")
-    assert limits == pytest.approx([0.796789, 0.519583], abs=1e-4)
+    assert jobs.run(*materialize, "2026-01-01", seconds=200).returncode == 0
+    before, first = jobs.stamp("output/coins-2026-01-01"), ["2026-01-01", "output/coins-2026-01-01"]
+    assert told() == [["SUCCESS"], *first]
 
-    assert jobs.run(*materialize, seconds=200).returncode == 0
-    assert told() == [["SUCCESS"] * 2, output, limits]
-    assert jobs.stamp("output/coin_flips") == before
+    assert jobs.run(*materialize, "2026-01-01", seconds=200).returncode == 0
+    assert told() == [["SUCCESS", "SUCCESS"], *first]
+    assert jobs.stamp("output/coins-2026-01-01") == before
 
     jobs.write(WRONG)
-    failed = jobs.run(*materialize, seconds=200)
+    failed = jobs.run(*materialize, "2026-01-02", seconds=200)
     assert failed.returncode == 1
     assert "STEP_UP_FOR_RETRY" not in failed.stderr
-    assert told()[0] == ["FAILURE", "SUCCESS", "SUCCESS"]
+    assert told() == [["FAILURE", "SUCCESS", "SUCCESS"], *first]
 
     jobs.write(LOST)
-    running = jobs.start(*materialize)
+    running = jobs.start(*materialize, "2026-01-03")
     until(lambda: "STEP_UP_FOR_RETRY" in jobs.logs(), 200)
-    jobs.write(COINS)
+    jobs.write(FOUND)
     assert running.wait(200) == 0
-    assert told()[0][0] == "SUCCESS"
+    assert told()[1:] == ["2026-01-03", "output/coins-2026-01-03"]
 
 
 @pytest.mark.schedules
@@ -392,12 +404,13 @@ def test_prefect(jobs: Jobs, installed: Callable[..., Path]) -> None:
     (only,) = told()
     assert only[0] == "COMPLETED"
     assert only[1] > 1
-    before = jobs.stamp("output/cdnow")
+    (output,) = (own.name for own in (jobs.folder / "output").glob("cdnow-*"))
+    before = jobs.stamp(f"output/{output}")
 
     again = jobs.run(*once, seconds=200)
     assert again.stdout.splitlines()[-1] == "2357"
     assert told()[1:] == [("COMPLETED", 1)]
-    assert jobs.stamp("output/cdnow") == before
+    assert jobs.stamp(f"output/{output}") == before
 
     jobs.write(WRONG)
     assert jobs.run(*once, seconds=200).returncode == 1

@@ -190,6 +190,8 @@ def test_hostile_arrays_are_refused_and_nothing_runs(
     with pytest.raises(DataError, match="is damaged: save it again") as caught:
         dask_em.load(own)
     assert caught.value.exit_code == 4
+    with pytest.raises(archive.DAMAGE):
+        archive.read(own)  # before anything is made of it
     assert not RAN
     # KB: a bomb of 160 MB was not unpacked.
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000

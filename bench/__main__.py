@@ -215,6 +215,16 @@ def image(**settings: Any) -> None:
 
 
 @main.command()
+@click.option("--rows", default=1_000_000)
+@_rounds
+def operate(**settings: Any) -> None:
+    """What checkpoints and integrity checks cost, and how soon a resumed run is at work."""
+    from bench.operate import run
+
+    run(**settings)
+
+
+@main.command()
 def figure() -> None:
     """Draw docs/img/benchmarks.svg from what is in bench/results."""
     from bench.figure import draw

@@ -10,15 +10,14 @@ import tempfile
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench.measure import peak_growth_mb, report
+from bench.measure import peak_growth_mb, report, timed, watched
 from dask_em import fitting
 from dask_em.data.pixels import View
 from dask_em.data.raster import Raster, Window
@@ -74,31 +73,8 @@ def _line(who: str, raster: Raster, times: Any) -> dict[str, Any]:
     return {"who": who, "wall s": wall, "cpu s": processor, "cpu ns a pixel": processor / raster.n_pixels * 1e9}
 
 
-def _timed(work: Callable[[], Any]) -> tuple[Any, np.ndarray]:
-    wall, processor = time.perf_counter(), time.process_time()
-    out = work()
-    return out, np.array([time.perf_counter() - wall, time.process_time() - processor])
-
-
-@contextmanager
-def _watched(module: Any, name: str) -> Iterator[list[np.ndarray]]:
-    """Times of all calls of a function of a module."""
-    function, times = getattr(module, name), []
-
-    def timed(*args: Any, **settings: Any) -> Any:
-        out, own = _timed(lambda: function(*args, **settings))
-        times.append(own)
-        return out
-
-    setattr(module, name, timed)
-    try:
-        yield times
-    finally:
-        setattr(module, name, function)
-
-
 def _median(rounds: int, work: Callable[[], Any]) -> Any:
-    return np.median([_timed(work)[1] for _ in range(rounds)], axis=0)
+    return np.median([timed(work)[1] for _ in range(rounds)], axis=0)
 
 
 def _bare(raster: Raster, executor: LocalExecutor) -> int:
@@ -121,22 +97,22 @@ def _parts(
     """Seconds of the scan that collapses, of the fit to the distinct colours, and of the pass that labels and writes."""
     times = {}
     view = View(raster)
-    distinct, times["collapse to colours"] = _timed(lambda: colours(view, executor))
+    distinct, times["collapse to colours"] = timed(lambda: colours(view, executor))
     assert distinct is not None
 
     def fit() -> Any:
         how = {"covariance_type": "full", "acceleration": "daarem", "compress": False, **settings}
         return fit_one(rows_of(view, distinct, executor, k), k, how, executor, None)
 
-    with _watched(fitting, "scan") as scans:
-        found, times["fit"] = _timed(fit)
+    with watched(fitting, "scan") as scans:
+        found, times["fit"] = timed(fit)
     times["of this, EM on all colours after the sample"] = scans[0]
 
     def write() -> None:
         labeller = Labeller(view, found.model).by_share(distinct)
         Segmentation(labeller, found.estimator, len(distinct), None, executor).write(folder)
 
-    _, times["label and write"] = _timed(write)
+    _, times["label and write"] = timed(write)
     _remove(folder)
     return times, len(distinct)
 
@@ -170,8 +146,8 @@ def _beside(raster: Raster, k: int, settings: dict[str, Any]) -> list[dict[str, 
             warnings.simplefilter("ignore", ConvergenceWarning)
             return Theirs(k, random_state=0).fit(rows).predict(rows)
 
-    _, ours = _timed(lambda: segment_image(pixels, k, **settings).labels)
-    _, others = _timed(theirs)
+    _, ours = timed(lambda: segment_image(pixels, k, **settings).labels)
+    _, others = timed(theirs)
     lines = [_line("a megapixel, here, 5 starts", own, ours), _line("a megapixel, scikit-learn, 1 start", own, others)]
     lines[1]["times ours"] = lines[1]["cpu s"] / lines[0]["cpu s"]
     return lines

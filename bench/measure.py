@@ -6,7 +6,8 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,6 +44,30 @@ def seconds_per_iteration(
             times.append(clock() - start)
         slopes.append((times[1] - times[0]) / (high - low))
     return np.median(slopes, axis=0)
+
+
+def timed(work: Callable[[], Any]) -> tuple[Any, np.ndarray]:
+    """What work comes to, and its seconds by the wall and of this process."""
+    wall, processor = time.perf_counter(), time.process_time()
+    out = work()
+    return out, np.array([time.perf_counter() - wall, time.process_time() - processor])
+
+
+@contextmanager
+def watched(module: Any, name: str) -> Iterator[list[np.ndarray]]:
+    """Times of all calls of a function of a module, or of a method of a class."""
+    function, times = getattr(module, name), []
+
+    def called(*args: Any, **settings: Any) -> Any:
+        out, own = timed(lambda: function(*args, **settings))
+        times.append(own)
+        return out
+
+    setattr(module, name, called)
+    try:
+        yield times
+    finally:
+        setattr(module, name, function)
 
 
 def peak_growth_mb(run: Callable[[], Any]) -> float:

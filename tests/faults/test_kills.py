@@ -60,6 +60,18 @@ def test_a_killed_worker_changes_no_bit(shared: tuple[Cluster, Client], table: P
     assert not list(own.orders.iterdir()), "nobody was killed"
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("error", [FileNotFoundError, TimeoutError, KeyError])
+def test_what_a_task_raises_is_not_taken_for_a_fault(shared: tuple[Cluster, Client], error: type[Exception]) -> None:
+    def fail(i: int, piece: int) -> int:
+        raise error("on purpose")
+
+    executor = DaskExecutor(shared[1])
+    for verb in (executor.map, executor.reduce):
+        with pytest.raises(error, match="on purpose"):
+            verb([1, 2], fail)
+
+
 @pytest.mark.faults
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("phase", PHASES)

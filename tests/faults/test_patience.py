@@ -18,9 +18,9 @@ def worker(done: int | None = 0, status: str = "running", executing: int = 1, se
     return {"status": status, "last_seen": seen, "metrics": {"dask_em": done, "task_counts": {"executing": executing}}}
 
 
-def ended(hears: Any, usual: float = 0.0, until: float = 10_000) -> tuple[float, str]:
+def ended(hears: Any, usual: float = 0.0, until: float = 10_000, limits: Limits = LIMITS) -> tuple[float, str]:
     """When a wait ends and why; `hears(now)` is the answer of the scheduler, or None for silence."""
-    patience, now = Patience(LIMITS, usual, 0.0), 0.0
+    patience, now = Patience(limits, usual, 0.0), 0.0
     while now < until:
         now += 0.5
         if (why := patience.verdict(now)) is not None:
@@ -64,6 +64,13 @@ def test_a_wait_ends_at_its_limit(name: str) -> None:
 )
 def test_a_wait_goes_on_while_there_is_progress(hears: Any) -> None:
     assert ended(hears) == (10_000, "")
+
+
+def test_a_cluster_without_workers_has_its_own_limit_only() -> None:
+    """Somebody who waits for workers for an hour is not told after five minutes that nothing is finished."""
+    at, why = ended(lambda now: {}, limits=Limits(no_workers=3600))
+    assert "no worker for 36" in why
+    assert at > 3600
 
 
 def test_slow_scans_have_longer() -> None:

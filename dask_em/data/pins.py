@@ -1,8 +1,8 @@
 """What shows that a table is still what it was when it was first read.
 
 A *stamp* is what storage says about a file, its *outline* the part that tells of the rest: the footer of a Parquet file, both ends of a text. They are looked at in every read.
-A *mark* is a checksum of bytes that were read: of a column of a row group as it is stored, or of a whole text. The first scan of a table brings back the marks of its
-pieces; from then on the pieces know them, and what is read again must have the same, whoever reads it.
+A *mark* is a checksum of bytes that were read: of a column of a row group as it is stored, or of a whole text; of a partition that Dask computes it is of cells. The first scan of
+a table brings back the marks of its pieces; from then on the pieces know them, and what is read again must have the same, whoever reads it.
 """
 
 from __future__ import annotations
@@ -12,16 +12,25 @@ import io
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import isclose
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dask_em.checksum import checksum
+from dask_em.data.columns import plain
+from dask_em.data.digest import cell_bits
+from dask_em.randomness import mix
 
-Marks = Mapping[Any, int]
+Marks = Mapping[Any, Any]
 
 ENDS = 1 << 16
 """Bytes at both ends of a text that are its outline."""
+
+ROUNDING = 1e-9
+"""Relative difference of sums that were added up in another order."""
 
 TAIL = 8
 """Bytes after the footer of a Parquet file: its length, and four that name the format."""
@@ -60,7 +69,7 @@ class Watched(io.RawIOBase):
         """Whether something that was read is not what is known of it."""
         while known and self.whole and self.marks and self.read(1 << 20):
             pass  # to the end, where reading failed in between
-        return any(known.get(place, mark) != mark for place, mark in self.marks.items())
+        return differ(known, self.marks)
 
     def seek(self, *where: int) -> int:
         return int(self.raw.seek(*where))
@@ -102,6 +111,28 @@ def _ends(raw: Any) -> bytes:
     first: bytes = raw.read(ENDS)
     raw.seek(0)
     return first + last
+
+
+def differ(known: Marks, marks: Marks) -> bool:
+    """Whether some mark is not what is known of it: sums, which are floats, up to rounding."""
+    pairs = ((known.get(place, mark), mark) for place, mark in marks.items())
+    return any(not isclose(a, b, rel_tol=ROUNDING) if isinstance(b, float) else a != b for a, b in pairs)
+
+
+def column_marks(name: str, column: pa.ChunkedArray) -> Marks:
+    """Marks of the cells of a column in any order: how many are missing, and sums of the positive and the negative, or of words of others."""
+    cells = plain(column)
+    if pa.types.is_floating(cells.type):
+        values = pc.fill_null(cells, float("nan")).to_numpy(zero_copy_only=False).astype(np.float64)
+        present = values[~np.isnan(values)]
+        sums = (float(np.maximum(present, 0.0).sum()), float(np.minimum(present, 0.0).sum()))
+        return {(name, "+"): sums[0], (name, "-"): sums[1], (name, ""): len(values) - len(present)}
+    if pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type):
+        levels = cells.value_counts()
+        words = mix(cell_bits(levels.field("values")), levels.field("counts").to_numpy().astype(np.uint64))
+    else:
+        words = cell_bits(cells)
+    return {(name, ""): int(np.add.reduce(words, dtype=np.uint64))}
 
 
 def read_marked(piece: Any, columns: Sequence[str]) -> tuple[pa.Table, Marks]:

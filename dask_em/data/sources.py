@@ -21,7 +21,7 @@ import pyarrow as pa
 from dask_em.data.columns import plain
 from dask_em.data.digest import cell_bits
 from dask_em.data.files import File, open_files
-from dask_em.data.pins import Marks, read_marked
+from dask_em.data.pins import Marks, column_marks, differ, read_marked
 from dask_em.errors import ConfigurationError, DataError
 from dask_em.randomness import mix
 
@@ -110,6 +110,40 @@ class FramePiece:
     def read(self, columns: Sequence[str]) -> pa.Table:
         own = [_arrow(self.frame.iloc[:, self.names.index(name)], name) for name in columns]
         return pa.table(own, names=list(columns))
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A partition of a Dask dataframe: it may be computed again, and must come to the same."""
+
+    frame: pd.DataFrame = field(repr=False)
+    names: tuple[str, ...]
+    origin: tuple[str, int]
+    known: Marks = field(default_factory=dict, repr=False)
+
+    def __sizeof__(self) -> int:
+        return int(self.frame.memory_usage().sum())
+
+    def pinned(self, marks: Marks) -> Partition:
+        """The same, which must hold what it held when these marks were taken."""
+        return replace(self, known=marks)
+
+    def read(self, columns: Sequence[str]) -> pa.Table:
+        return self.marked(columns)[0] if self.known else self._rows(columns)
+
+    def marked(self, columns: Sequence[str]) -> tuple[pa.Table, Marks]:
+        """The rows, and marks of every column, in which their order does not count: a shuffle may give another."""
+        table, marks = self._rows(columns), dict[Any, Any]()
+        for name in columns:
+            marks |= column_marks(name, table.column(name))
+        if differ(self.known, marks):
+            raise DataError(
+                f"{self.origin[0]} of the dataframe was computed again and is not what it was: make it of files that nobody writes to and without chance, or write it to files first"
+            )
+        return table, marks
+
+    def _rows(self, columns: Sequence[str]) -> pa.Table:
+        return FramePiece(self.frame, self.names, self.origin).read(columns)
 
 
 @dataclass(frozen=True)

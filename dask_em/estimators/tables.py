@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dask_em.data.columns import LABELS, WEIGHT
-from dask_em.data.sources import FramePiece, Source, as_array, open_source, with_columns
+from dask_em.data.sources import FramePiece, Partition, Source, as_array, open_source, with_columns
 from dask_em.data.sources import renamed as renamed_source
 from dask_em.errors import ConfigurationError, DataError
 from dask_em.estimators.arguments import checked_labels, wrong_labels
@@ -75,7 +75,7 @@ def _dask_source(X: Any, columns: tuple[str, ...] | None, extra: dict[str, Any],
     if columns is not None:
         wanted = [c for c, name in zip(frame.columns, names) if name in columns or name in extra]
         frame, names = frame[wanted], tuple(str(c) for c in wanted)
-    return Source(names, frame_pieces(frame, partial(FramePiece, names=names)), token=str(frame._name))
+    return Source(names, frame_pieces(frame, partial(Partition, names=names)), token=str(frame._name))
 
 
 def _labels_of_part(n_labels: int, values: pd.Series) -> pd.Series:

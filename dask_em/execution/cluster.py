@@ -98,8 +98,8 @@ def connect(address: str, security: Security | None = None, limits: Limits = Lim
             raise TryAgainError(
                 f"no scheduler answers at {address}: check that it runs and trusts these certificates, or leave the address out to use this machine"
             ) from None
-        except ValueError as error:
-            raise ConfigurationError(f"{address} is no address of a scheduler: {reason(error)}") from None
+        except (ValueError, TypeError, RuntimeError, ImportError) as error:
+            raise ConfigurationError(f"{address} is no address to connect to: {reason(error)}") from None
         check(client, limits, wake=True)
     return client
 

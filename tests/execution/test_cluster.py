@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from distributed import Client, SpecCluster
 
@@ -194,9 +195,29 @@ def test_no_scheduler_at_an_encrypted_address(tls: dict[str, str]) -> None:
         pass
 
 
-@pytest.mark.parametrize("wrong", ["tls://", "tls://127.0.0.1:port"])
+def test_a_frozen_scheduler_does_not_answer(tmp_path: Path, tls: dict[str, str]) -> None:
+    before = set(psutil.Process().children())
+    with scheduler(tmp_path, tls) as where:
+        (process,) = set(psutil.Process().children()) - before
+        process.suspend()
+        with (
+            pytest.raises(TryAgainError, match="no scheduler answers at"),
+            _impatient(),
+            opened(scheduler=where, security=tls),
+        ):
+            pass
+
+
+@pytest.mark.parametrize("wrong", ["tls://", "tls://127.0.0.1:port", "tcp://127.0.0.1:9"])
 def test_what_is_no_address(tls: dict[str, str], wrong: str) -> None:
-    with pytest.raises(ConfigurationError, match="is no address of a scheduler"), opened(scheduler=wrong, security=tls):
+    import dask
+
+    more = {"security": tls} if wrong.startswith("tls") else {"insecure": True}
+    with (
+        pytest.raises(ConfigurationError, match="is no address to connect to: "),
+        dask.config.set({"distributed.comm.require-encryption": True}),
+        opened(scheduler=wrong, **more),
+    ):
         pass
 
 

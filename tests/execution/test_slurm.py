@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,7 +17,7 @@ import pytest
 
 from dask_em.execution.local import LocalExecutor
 from tests.execution.processes import PATIENCE, free_port
-from tests.execution.test_cluster import fitted, jobs, opened
+from tests.execution.test_cluster import JOB, fitted, jobs, opened
 
 DAEMONS = ("munged", "slurmctld", "slurmd", "sbatch")
 
@@ -107,6 +108,26 @@ def test_a_fit_on_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         assert len(_jobs()) == 1
         assert (fitted(executor) == fitted(LocalExecutor(1))).all()
     _until(lambda: not _jobs())
+
+
+@pytest.mark.usefixtures("queue")
+def test_jobs_that_stand_in_the_queue_go_with_the_run(tmp_path: Path) -> None:
+    subprocess.run(["scontrol", "update", "PartitionName=main", "State=DOWN"], check=True)
+    options = "{cores: 1, memory: 400MB, processes: 1, interface: lo}"
+    (tmp_path / "job.yaml").write_text(
+        f"{JOB}cluster: {{class: dask_jobqueue.SLURMCluster, workers: 2, options: {options}}}\n"
+    )
+    command = [sys.executable, "-m", "dask", "em", "run", "job.yaml", "--quiet"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        try:
+            _until(lambda: len(_jobs()) == 2)
+            process.terminate()
+            said = process.communicate(timeout=10)[1]
+        finally:
+            process.kill()
+    assert (process.returncode, said) == (143, b"dask-em: error: terminated\n")
+    assert _jobs() == []
+    assert not list(tmp_path.glob(".dask-em-*"))
 
 
 def _jobs() -> list[str]:

@@ -118,6 +118,9 @@ class Executor(Protocol):
     def keep(self, handle: Any) -> None:
         """Keep the state of this loop, for a run that is interrupted."""
 
+    def losses(self) -> dict[str, int]:
+        """How many workers were lost since it was opened, and how many results were worked out again for it."""
+
     def room(self) -> int:
         """Bytes of memory that one thread may take to read and encode a piece."""
 
@@ -142,3 +145,7 @@ class Forgetful:
 
     def keep(self, handle: Any) -> None:
         """Keep nothing."""
+
+    def losses(self) -> dict[str, int]:
+        """None."""
+        return {"workers_lost": 0, "results_made_again": 0}

@@ -334,6 +334,12 @@ class DaskExecutor(Forgetful):
         events = self._watch.ask(self.client.scheduler.events, topic="worker-restart-memory")
         return blame.acquitted(ours, error.allowed_failures + 1, sum(at >= self._began for at, _ in events))
 
+    def losses(self) -> dict[str, int]:
+        events = self._watch.ask(self.client.scheduler.events, topic="all")
+        gone = [e for at, e in events if at >= self._began and e.get("action") == "remove-worker" and not e["expected"]]
+        again = {key for event in gone for key in event["lost-computed-tasks"] if self._token in str(key)}
+        return {"workers_lost": len(gone), "results_made_again": len(again)}
+
     def _resolved(self, pieces: Sequence[Any]) -> list[Any]:
         """The pieces, with futures in the place of those that the cluster has to compute: all in one message."""
         futures = iter(self.client.compute([p.delayed for p in pieces if isinstance(p, SharedPiece)]))

@@ -124,7 +124,7 @@ def open_run(
                     "taken_from_checkpoint": journal.found,
                     **identity.document(),
                     "job_hash": identity.job_hash,
-                    "cluster": _where(config),
+                    "cluster": _where(config) | executor.losses(),
                     "facts": plain(run.facts),
                 }
                 place.publish(home / "parts", record)
@@ -136,8 +136,9 @@ def open_run(
             if not isinstance(error, TryAgainError):
                 disk.remove(home)
             raise
-        except Exception:
-            disk.remove(home)
+        except Exception as error:
+            if not type(error).__module__.startswith("distributed"):  # a cluster that failed may come back
+                disk.remove(home)
             raise
         disk.remove(home)
 

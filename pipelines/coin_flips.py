@@ -22,6 +22,7 @@ from dask_em.families.binomial import BinomialParams
 from dask_em.mixture import Mixture, Parameters
 from dask_em.operate.run import Manner
 from dask_em.report import figures, page
+from dask_em.report.provenance import provenance
 from dask_em.scan import Block
 from pipelines.running import FRESH, running
 
@@ -64,7 +65,7 @@ def run(config: CoinConfig, *, progress: Callable[[Any], None], manner: Manner =
         seen = flips[~np.isnan(flips)]
         sections = _sections(len(seen), int(seen.sum()), len(flips) - len(seen), one_table, two_table, drawn)
         page.write(
-            folder / "report.html", page.render("EM with coins", "the textbook's two examples, step by step", sections)
+            folder / "report.html", page.render("EM with coins", "the textbook's two examples, step by step", [*sections, provenance(run)])
         )
         run.facts = {
             "pipeline": config.pipeline,

@@ -83,7 +83,7 @@ def run(config: SegmentationConfig, *, progress: Callable[[Any], None], manner: 
         described.sizes(segments).to_csv(folder / "segment_sizes.csv", index=False)
         described.table(segments).to_csv(folder / "segment_profile.csv", index=False)
         selection.table.to_csv(folder / "bic.csv", index=False)
-        write_report(folder, config, selection, segments, described)
+        write_report(run, config, selection, segments, described)
         chosen = selection.table[selection.table["n_components"] == best.n_components].iloc[0]
         output = Path(config.output)
         run.facts = {

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
 from dask_em.config import ImageSegmentationConfig, Picture
 from dask_em.images import drawing
 from dask_em.images.segmentation import Segmentation
+from dask_em.operate.run import Run
 from dask_em.report import figures, page
+from dask_em.report.provenance import provenance
 
 
 def write_report(
-    folder: Path, config: ImageSegmentationConfig, found: Segmentation, regions: pd.DataFrame, files: dict[str, str]
+    run: Run, config: ImageSegmentationConfig, found: Segmentation, regions: pd.DataFrame, files: dict[str, str]
 ) -> None:
     """Write report.html, and the criterion as a figure where there was a choice."""
-    drawn = None
+    folder, drawn = run.folder, None
     if found.selection is not None:
         drawn = figures.criterion_lines(
             found.selection.table, found.selection.criterion, found.n_segments, of="segments"
@@ -27,7 +27,7 @@ def write_report(
     raster = found.raster
     subtitle = f"{config.picture}, {raster.width} x {raster.height} pixels, {found.n_segments} segments"
     sections = _sections(config.pictures[config.picture], found, regions, files, drawn)
-    page.write(folder / "report.html", page.render("Segments of a picture", subtitle, sections))
+    page.write(folder / "report.html", page.render("Segments of a picture", subtitle, [*sections, provenance(run)]))
 
 
 def _sections(

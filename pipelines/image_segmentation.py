@@ -71,7 +71,7 @@ def run(config: ImageSegmentationConfig, *, progress: Callable[[Any], None], man
         if found.selection is not None:
             found.selection.table.to_csv(folder / "criterion.csv", index=False)
         save(found.model, folder / "model", **notes(config, found))
-        write_report(folder, config, found, regions, files)
+        write_report(run, config, found, regions, files)
         output, model = Path(config.output), found.model
         run.facts = {
             "pipeline": config.pipeline,

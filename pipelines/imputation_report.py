@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -10,30 +9,30 @@ import pandas as pd
 from dask_em import Imputer
 from dask_em.config import SurveyImputationConfig
 from dask_em.data.sources import Source
-from dask_em.execution.base import Executor
 from dask_em.imputation import published
 from dask_em.imputation.diagnostics import convergence, diagnose, overimpute
 from dask_em.imputation.writing import Written
+from dask_em.operate.run import Run
 from dask_em.report import page
 from dask_em.report.imputation import ImputationFindings, imputation_figures, imputation_page
+from dask_em.report.provenance import provenance
 
 OVERIMPUTED = 12
 """Columns whose observed cells are imputed again for the report: those with most holes."""
 
 
 def write_report(
-    folder: Path,
+    run: Run,
     config: SurveyImputationConfig,
     source: Source,
     imputer: Imputer,
     written: Written,
     pooled: pd.DataFrame,
-    executor: Executor,
 ) -> dict[str, Any]:
     """Write missingness.csv, patterns.csv, overimputation.csv, the figures and report.html; returns facts for the terminal."""
-    model, sample = imputer.imputation_, imputer.profile_.sample
+    folder, model, sample = run.folder, imputer.imputation_, imputer.profile_.sample
     fewest = config.smallest_cell
-    diagnosis = diagnose(source, model, sample, executor, smallest=fewest)
+    diagnosis = diagnose(source, model, sample, run.executor, smallest=fewest)
     counted = diagnosis.missingness
     holes = counted.table().sort_values("missing", ascending=False)
     columns = holes.loc[holes["missing"] > 0, "column"].tolist()[:OVERIMPUTED]
@@ -58,7 +57,7 @@ def write_report(
     (folder / "figures").mkdir()
     for name, svg in drawn.items():
         (folder / "figures" / f"{name}.svg").write_text(svg, encoding="utf-8")
-    page.write(folder / "report.html", imputation_page(found, drawn))
+    page.write(folder / "report.html", imputation_page(found, drawn, provenance(run)))
     covered = {own.column: own.coverage for own in found.numbers}
     return {
         "complete_rows": published.complete_rows(counted, fewest),

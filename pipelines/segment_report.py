@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +11,10 @@ from dask_em.config import SegmentationConfig
 from dask_em.data import columns as col
 from dask_em.disclosure import is_small
 from dask_em.model import FittedMixture
+from dask_em.operate.run import Run
 from dask_em.report import figures, page
 from dask_em.report.heat_map import segment_heat_map
+from dask_em.report.provenance import provenance
 from dask_em.search import Selection
 from dask_em.segments import SegmentSums
 
@@ -21,10 +22,10 @@ Array = NDArray[np.float64]
 
 
 def write_report(
-    folder: Path, config: SegmentationConfig, selection: Selection, segments: Sequence[int], described: SegmentSums
+    run: Run, config: SegmentationConfig, selection: Selection, segments: Sequence[int], described: SegmentSums
 ) -> None:
-    """Write the figures and report.html into a folder."""
-    best = selection.best
+    """Write the figures and report.html into the folder of a run."""
+    folder, best = run.folder, selection.best
     drawn = {
         "bic": figures.criterion_lines(selection.table, "bic", best.n_components, of="segments"),
         "segment_profile": segment_heat_map(described.table(segments)),
@@ -36,7 +37,8 @@ def write_report(
     (folder / "figures").mkdir()
     for name, svg in drawn.items():
         (folder / "figures" / f"{name}.svg").write_text(svg, encoding="utf-8")
-    page.write(folder / "report.html", page.render(*_texts(config, selection, described, segments, drawn)))
+    title, subtitle, sections = _texts(config, selection, described, segments, drawn)
+    page.write(folder / "report.html", page.render(title, subtitle, [*sections, provenance(run)]))
 
 
 def _texts(

@@ -72,7 +72,7 @@ def run(config: SurveyImputationConfig, *, progress: Callable[[Any], None], mann
         pooled = with_truth(published.means(means, config.smallest_cell), truth)
         pooled.to_csv(folder / "pooled_means.csv", index=False)
         save(imputer, folder / "model", survey=config.survey)
-        found = write_report(folder, config, source, imputer, written, pooled, executor)
+        found = write_report(run, config, source, imputer, written, pooled)
         output = Path(config.output)
         run.facts = {
             "pipeline": config.pipeline,

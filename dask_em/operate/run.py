@@ -53,11 +53,14 @@ class NothingToDo(Exception):  # noqa: N818 - not an error
 class Run:
     """A run under way.
 
-    id : its name, which it keeps when it goes on; folder : where its output is made; executor : where it works
+    id : its name, which it keeps when it goes on; begun : when; identity : what job it is
+    folder : where its output is made; executor : where it works
     resumed : passes and states that were taken from an earlier attempt; facts : what is told at the end
     """
 
     id: str
+    begun: str
+    identity: Identity
     folder: Path
     executor: Executor
     resumed: bool
@@ -111,7 +114,7 @@ def open_run(
         journal, since = Journal(home / "journal"), time.monotonic()
         try:
             with place.held(run_id), cluster as executor:
-                run = Run(run_id, home / "parts", JournalExecutor(executor, journal), plan is not None)
+                run = Run(run_id, begun, identity, home / "parts", JournalExecutor(executor, journal), plan is not None)
                 yield run
                 record = {
                     "run": run_id,

@@ -91,13 +91,14 @@ def imputation_figures(found: ImputationFindings) -> dict[str, str]:
     return drawn
 
 
-def imputation_page(found: ImputationFindings, drawn: Mapping[str, str] | None = None) -> str:
+def imputation_page(found: ImputationFindings, drawn: Mapping[str, str] | None = None, *more: page.Section) -> str:
     """Return the page as one HTML file, without scripts and without anything that is fetched.
 
     Parameters
     ----------
     found : what to report
     drawn : the figures, if `imputation_figures` has been called already
+    more : sections that come last
 
     Returns
     -------
@@ -117,6 +118,7 @@ def imputation_page(found: ImputationFindings, drawn: Mapping[str, str] | None =
         *_beside(drawn),
         *_checked(found, drawn),
         *_fit(found, drawn),
+        *more,
         _unchanged(found),
         *_left_alone(found),
     ]

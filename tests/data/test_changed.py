@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import signal
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import dask.dataframe as dd
 import fsspec
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dask_em import MixtureModel, MultivariateNormal
+from dask_em import Imputer, MixtureModel, MultivariateNormal
 from dask_em.data.files import COPIES, LARGE, check_sizes
+from dask_em.data.pins import column_marks, differ, pinned, read_marked
+from dask_em.data.schema import Design
 from dask_em.data.sources import open_source, renamed
-from dask_em.errors import DataError
-from dask_em.execution.dask import DaskExecutor
+from dask_em.errors import ConvergenceWarning, DataError
+from dask_em.estimators.tables import to_source
+from dask_em.execution.dask import DaskExecutor, SharedPiece
 from dask_em.execution.local import LocalExecutor
+from dask_em.fitting import profile_source
+from dask_em.imputation.writing import write_imputed
 
 RNG = np.random.default_rng(3)
 ROWS = pa.table({"x": np.r_[RNG.normal(size=300), RNG.normal(size=300) + 2.5], "town": ["Bern", "Chur", "Thun"] * 200})
@@ -88,19 +98,176 @@ def test_a_file_that_did_not_change_is_read_again(folder: Path) -> None:
     assert source.read(("x",)).num_rows == ROWS.num_rows
 
 
-@pytest.mark.parametrize("kind", ["local", "dask"])
-def test_a_fit_stops_when_a_file_changes_between_scans(kind: str, folder: Path) -> None:
-    def change(record: Any) -> None:
-        if record.scan == 2:
-            other_bytes(last(folder))
+# --- while a model is fitted -------------------------------------------------------------------------------------
 
-    own = LocalExecutor(2, blocks="streamed") if kind == "local" else DaskExecutor(n_workers=1, blocks="streamed")
-    try:
-        model = MixtureModel(2, gaussian=["x"], tol=0.0, max_iter=50, random_state=0, compress=False, executor=own)
+
+def write(path: Path, seed: int) -> None:
+    """A table of which size and footer say nothing about its cells."""
+    x = np.random.default_rng(seed).normal(size=300) + 4.0 * (np.arange(300) % 2)
+    table = pa.table({"x": x, "y": x[::-1]})
+    pq.write_table(table, path, compression="none", use_dictionary=False, write_statistics=False, store_schema=False)
+
+
+@pytest.fixture
+def quiet(tmp_path: Path) -> Path:
+    """A folder of two such files."""
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    for seed, name in enumerate("ab"):
+        write(folder / f"{name}.parquet", seed)
+    return folder
+
+
+def one_cell(path: Path) -> None:
+    """Another cell in the midst of a page."""
+    with path.open("r+b") as file:
+        file.seek(1000)
+        file.write(bytes(8))
+
+
+def other_rows(path: Path) -> None:
+    """Another file in its place."""
+    write(path.with_name("other"), 7)
+    os.replace(path.with_name("other"), path)
+
+
+def unnoticed(change: Callable[[Path], None], path: Path) -> None:
+    """A change after which the file has the size and the time that it had."""
+    before = path.stat()
+    footer = path.read_bytes()[-190:]
+    change(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.read_bytes()[-190:]) == (before.st_size, footer)
+
+
+CHANGES: dict[str, Callable[[Path], None]] = {
+    "one cell": partial(unnoticed, one_cell),
+    "other rows": partial(unnoticed, other_rows),
+    "other rows, later": lambda path: write(path, 7),
+    "shorter": shorter,
+    "gone": Path.unlink,
+}
+
+NAMED = r"^b\.parquet (changed while it was read: run again when nobody writes to it|cannot be read, it does not exist: check the file)$"
+
+
+def fit(folder: Any, executor: Any, meanwhile: Callable[[], object]) -> tuple[float, ...]:
+    """Parameters of a fit in the third scan of which something happens."""
+
+    def progress(record: Any) -> None:
+        if record.scan == 2:
+            meanwhile()
+
+    settings: dict[str, Any] = {"tol": 0.0, "max_iter": 12, "random_state": 0, "compress": False}
+    model = MixtureModel(2, gaussian=["x", "y"], executor=executor, **settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        selection = model.fit_candidates(folder, [2], on_progress=progress)
+    return tuple(selection.best(2).log_likelihoods)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[DaskExecutor]:
+    own = DaskExecutor(n_workers=2)
+    yield own
+    own.close()
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("how", ["streamed", "mapped", "on processes"])
+def test_a_fit_that_reads_a_changed_file_stops(
+    how: str, change: Callable[[Path], None], quiet: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    if how == "on processes":
+        own: Any = request.getfixturevalue("cluster")
+        own.blocks = "streamed"
+    else:
+        own = LocalExecutor(2, blocks=how, scratch=str(scratch))
+
+    def meanwhile() -> None:
+        change(quiet / "b.parquet")
+        for file in scratch.glob("dask-em-*/blocks-*"):
+            file.unlink()  # what was encoded is lost, and made again from the table
+
+    with pytest.raises(DataError, match=NAMED) as caught:
+        fit(quiet, own, meanwhile)
+    assert caught.value.exit_code == 4
+
+
+@pytest.mark.parametrize("how", ["resident", "mapped"])
+def test_a_fit_that_does_not_read_it_again_is_that_of_the_table_as_it_was(how: str, quiet: Path) -> None:
+    own = LocalExecutor(2, blocks=how)
+    calm = fit(quiet, own, lambda: None)
+    assert fit(quiet, own, lambda: unnoticed(other_rows, quiet / "b.parquet")) == calm
+    assert fit(quiet, own, lambda: None) != calm
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("blocks", ["resident", "mapped", "streamed"])
+def test_workers_that_are_lost_do_not_read_other_rows(
+    blocks: str, change: Callable[[Path], None], quiet: Path, cluster: DaskExecutor
+) -> None:
+    cluster.blocks = blocks
+    calm = fit(quiet, cluster, lambda: kill(cluster))
+
+    def meanwhile() -> None:
+        change(quiet / "b.parquet")
+        kill(cluster)
+
+    with pytest.raises(DataError, match=NAMED):
+        fit(quiet, cluster, meanwhile)
+    write(quiet / "b.parquet", 1)
+    assert fit(quiet, cluster, lambda: None) == calm
+
+
+def kill(cluster: DaskExecutor) -> None:
+    """The worker that holds the encoded rows; its nanny starts another."""
+    held = cluster.client.has_what()
+    holders = [worker for worker, keys in held.items() if any("open_run" in str(key) for key in keys)]
+    for pid in cluster.client.run(os.getpid, workers=holders[:1]).values():
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_nothing_is_written_of_a_table_that_changed_since_it_was_fitted(quiet: Path, tmp_path: Path) -> None:
+    source = open_source(quiet)
+    imputer = Imputer(columns=["x", "y"], random_state=0, executor=LocalExecutor(1)).fit(source)
+    unnoticed(one_cell, quiet / "b.parquet")
+    source = pinned(source, imputer.profile_.marks)
+    with pytest.raises(DataError, match=NAMED):
+        write_imputed(imputer, source, tmp_path / "out", executor="local")
+    assert sorted(os.listdir(tmp_path)) == ["rows"]
+
+
+def test_columns_that_were_not_read_before_may_be_any(quiet: Path) -> None:
+    source = open_source(quiet)
+    found = [read_marked(piece, ("x",))[1] for piece in source.pieces]
+    source = pinned(renamed(source, ["one", "two"]), found)
+    unnoticed(one_cell, quiet / "b.parquet")  # of x
+    assert source.read(("two",)).num_rows == 600
+    with pytest.raises(DataError, match=NAMED):
+        source.read(("two", "one"))
+
+
+def test_a_text_is_known_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "b.csv"
+    path.write_text("x,y\n" + "1.25,2\n" * 50_000)
+    source = open_source(path)
+    source = pinned(source, [read_marked(piece, ("x",))[1] for piece in source.pieces])
+    assert source.read(("y",)).num_rows == 50_000
+
+    def edit(text: bytes) -> None:
+        with path.open("r+b") as file:
+            file.seek(200_001)
+            file.write(text)
+
+    for text in (b"7", b"\n"):  # the second leaves a line that cannot be read
+        unnoticed(lambda _, own=text: edit(own), path)
         with pytest.raises(DataError, match=CHANGED):
-            model.fit_candidates(folder, [2], on_progress=change)
-    finally:
-        own.close()
+            source.read(("y",))
 
 
 def test_a_file_behind_a_url_that_changed_is_named() -> None:
@@ -184,3 +351,52 @@ def test_types_that_differ_are_refused_by_name(tmp_path: Path) -> None:
         fitted(tmp_path, one, two.set_column(0, "x", two.column("x").cast(pa.string())))
     with pytest.raises(DataError, match=r"1\.parquet has no column 'x', which the files before it have"):
         fitted(tmp_path, one, two.rename_columns(["z", "town"]))
+
+
+# --- partitions of a Dask dataframe ------------------------------------------------------------------------------
+
+
+def test_partitions_that_are_computed_again_must_come_to_the_same(quiet: Path) -> None:
+    frame = dd.from_map(pd.read_parquet, [quiet / "a.parquet", quiet / "b.parquet"])
+    own = LocalExecutor(1, blocks="streamed")
+    assert fit(frame, own, lambda: None) == fit(frame, own, lambda: None)
+    said = r"^partition 1 of the dataframe was computed again and is not what it was: .*, or write it to files first$"
+    with pytest.raises(DataError, match=said):
+        fit(frame, own, lambda: unnoticed(one_cell, quiet / "b.parquet"))
+
+
+def test_partitions_that_share_work_too(quiet: Path) -> None:
+    frame = dd.from_map(pd.read_parquet, [quiet / f"{name}.parquet" for name in 6 * "ab"])
+    (source, *_) = to_source(frame.shuffle("x", shuffle_method="tasks"), None, None, None)
+    assert isinstance(source.pieces[0], SharedPiece)
+    design, own = Design(gaussian=("x", "y")), LocalExecutor(1)
+    source = pinned(source, profile_source(source, design, own).marks)
+    assert profile_source(source, design, own).rows == 3600
+    unnoticed(one_cell, quiet / "b.parquet")
+    with pytest.raises(DataError, match=r"^partition \d of the dataframe was computed again and is not what it was"):
+        profile_source(source, design, own)
+
+
+CELLS = {
+    "numbers": (pa.array([1.5, None, -2.0, 0.25]), pa.array([1.5, None, 2.0, 0.25])),
+    "holes": (pa.array([0.0, None, 1.0]), pa.array([0.0, 0.0, 1.0])),
+    "whole": (pa.array([3, 5, None]), pa.array([4, 4, None])),
+    "text": (pa.array(["a", "b", "b", None]), pa.array(["a", "a", "b", None])),
+    "flags": (pa.array([True, False, True]), pa.array([True, False, False])),
+}
+
+
+@pytest.mark.parametrize("kind", CELLS)
+def test_marks_of_cells_know_contents_and_no_order(kind: str) -> None:
+    cells, other = (pa.chunked_array([own]) for own in CELLS[kind])
+    marks = column_marks("x", cells)
+    assert not differ(marks, column_marks("x", pa.chunked_array([cells.chunk(0)[::-1]])))
+    assert not differ(marks, column_marks("x", pa.chunked_array([cells.chunk(0)[:1], cells.chunk(0)[1:]])))
+    assert differ(marks, column_marks("x", other))
+
+
+def test_marks_of_cells_forgive_rounding() -> None:
+    x = np.random.default_rng(0).normal(size=1000)
+    marks = column_marks("x", pa.chunked_array([x]))
+    assert not differ(marks, column_marks("x", pa.chunked_array([x * (1 + 1e-15)])))
+    assert differ(marks, column_marks("x", pa.chunked_array([np.r_[x[:-1], x[-1] + 1e-3]])))

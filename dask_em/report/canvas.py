@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -62,6 +63,17 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+# Controls, which XML does not know, and marks that turn the direction of the text after them.
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\uffff\ud800-\udfff]"
+)
+
+
+def visible(text: str) -> str:
+    """The text with an escape in the place of every character that hides, or that changes how others are read."""
+    return _UNSEEN.sub(lambda own: f"\\u{ord(own.group()):04x}", text)
+
+
 def segment_colour(segment: int) -> str:
     """The colour of a segment, the same in every figure."""
     return PALETTE[int(segment) % len(PALETTE)]
@@ -78,7 +90,9 @@ def canvas(width: float, height: float) -> Iterator[Figure]:
         raise ConfigurationError(
             "figures need the package matplotlib: install the extra report, pip install 'dask-em[report]'"
         ) from error
-    with mpl.rc_context():
+    with mpl.rc_context(), warnings.catch_warnings():
+        # The browser has the letters that this font lacks.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
         # Start from the library's defaults: a reader's own matplotlibrc must not change the report.
         mpl.rcdefaults()
         for name, value in SETTINGS.items():
@@ -97,7 +111,7 @@ def to_svg(figure: Figure) -> str:
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = buffer.getvalue()
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    return text[text.index("<svg") :].strip() + "\n"
+    return visible(text[text.index("<svg") :].strip()) + "\n"
 
 
 def whole_numbers(axis: Axis) -> None:

@@ -7,11 +7,12 @@ run, and whatever comes from the table is escaped.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
+from html import escape as escaped
 from itertools import groupby
 from typing import Any
 
 from dask_em.inference.record import StandardErrors
+from dask_em.report.canvas import visible
 from dask_em.report.text import Row, Summary, number, summarise
 
 MOST_ROWS = 300
@@ -37,6 +38,11 @@ STYLE = """
 .dask-em small { display: block; font-size: 11px; }
 .dask-em summary { cursor: pointer; }
 """
+
+
+def escape(text: str) -> str:
+    """Text that is nothing but text in HTML."""
+    return escaped(visible(text))
 
 
 def html_of(estimator: Any, errors: StandardErrors | None = None) -> str:

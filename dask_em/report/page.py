@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 
 from dask_em.errors import ConfigurationError, OutputError
-from dask_em.report.canvas import GRID, INK, MUTED
+from dask_em.report.canvas import GRID, INK, MUTED, visible
 
 _INKS = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)"}
 
@@ -75,7 +75,9 @@ def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
             "the report needs the package jinja2: install the extra report, pip install 'dask-em[report]'"
         ) from error
     source = files("dask_em.report").joinpath("page.html").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, finalize=_shown, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     parts = [_section(section) for section in sections]
     return environment.from_string(source).render(title=title, subtitle=subtitle, sections=parts)
 
@@ -96,6 +98,11 @@ def write(path: str | os.PathLike[str], html: str) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise OutputError(f"report {target} cannot be written ({error.strerror}): choose another folder") from error
+
+
+def _shown(value: Any) -> Any:
+    """Text as everybody sees it; what has been made HTML here is left."""
+    return visible(value) if type(value) is str else value
 
 
 def _section(section: Section) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from dask_em.data.columns import row_hash
 from dask_em.data.profile import SAMPLE_ROWS
 from dask_em.em import grid, loop
 from dask_em.em.coarse import Coarse
-from dask_em.execution.base import Executor
+from dask_em.execution.base import Executor, itself
 from dask_em.execution.threads import single_blas, spread
 from dask_em.mixture import Mixture, Parameters
 from dask_em.scan import Block
@@ -212,13 +212,9 @@ def scan(
         if on_progress is not None:
             on_progress(record)
         if record.done:
-            final: grid.Grid = executor.look(state, _identity)
+            final: grid.Grid = executor.look(state, itself)
             return final.states
         if ahead is None:
             state, anchored = executor.anchor(state), monotonic()
             ahead = executor.fold(blocks, grid.ask, grid.tell, state, *coarse)
         state, last = ahead, monotonic() - begun
-
-
-def _identity(value: Any) -> Any:
-    return value

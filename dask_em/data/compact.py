@@ -44,7 +44,7 @@ MAX_BYTES = 1 << 28
 PILE_BYTES = 1 << 25
 """Rows of several parts of the table that are kept apart: 32 MB."""
 
-logger = logging.getLogger("dask_em")
+log = logging.getLogger("dask_em")
 
 
 @dataclass(frozen=True)
@@ -198,13 +198,13 @@ def collapse(
         )
     if compress == "auto" and (found.rows < MIN_ROWS or SHARE * rows > found.rows or size > MAX_BYTES):
         if found.rows >= MIN_ROWS:
-            logger.info("about %s distinct rows of %s: not collapsed", f"{rows:,.0f}", f"{found.rows:,}")
+            log.info("about %s distinct rows of %s: not collapsed", f"{rows:,.0f}", f"{found.rows:,}")
         return None
     distinct = reduce(source.pieces, partial(_distinct_rows, layout, bootstrap)).together()
     if not np.isclose(distinct.weights[0].sum(), found.weight, rtol=1e-9):
         raise DataError(f"{source.where} has changed since it was first read: leave it as it is while it is fitted")
     n = len(distinct)
-    logger.info("%s distinct rows of %s: collapsed (%.3g to 1)", f"{n:,}", f"{found.rows:,}", found.rows / n)
+    log.info("%s distinct rows of %s: collapsed (%.3g to 1)", f"{n:,}", f"{found.rows:,}", found.rows / n)
     return Collapsed(distinct.pieces(layout), replace(schema, design=_collapsed_design(schema.design)), n)
 
 

@@ -61,6 +61,11 @@ def make_runs(sizes: Sequence[int], n: int) -> list[slice]:
     return [slice(a, b) for a, b in pairwise(sorted(edges))]
 
 
+def itself(value: Any) -> Any:
+    """The function that brings a value as it is."""
+    return value
+
+
 class Executor(Protocol):
     """Two verbs over a table, fold and map, in this process or on a cluster.
 

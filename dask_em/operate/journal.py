@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dask_em.execution.base import Executor
+from dask_em.execution.base import Executor, itself
 from dask_em.operate import disk
 from dask_em.operate.portable import DamagedError, NotPortableError, dumps, loads
 
@@ -85,9 +85,5 @@ class JournalExecutor:
 
     def keep(self, handle: Any) -> None:
         """Keep the state of this loop; the one before stays until the next is whole."""
-        self._journal.keep(f"{self._loop}-{self._turn}", self._executor.look(handle, _itself))
+        self._journal.keep(f"{self._loop}-{self._turn}", self._executor.look(handle, itself))
         self._turn = 1 - self._turn
-
-
-def _itself(value: Any) -> Any:
-    return value

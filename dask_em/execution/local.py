@@ -20,6 +20,10 @@ from dask_em.execution.tiers import available_memory, check_wanted, choose, free
 from dask_em.execution.tree import insert, join, total
 
 
+RUNS_PER_THREAD = 16
+"""Runs of a scan for each thread, which takes the next one when it is done: so many that threads end together."""
+
+
 class _Later:
     """A value that is worked out when somebody looks at it, once."""
 
@@ -31,10 +35,6 @@ class _Later:
         if self._work is not None:
             self._value, self._work = self._work(), None
         return self._value
-
-
-RUNS_PER_THREAD = 16
-"""Runs of a scan for each thread, which takes the next one when it is done: so many that threads end together."""
 
 
 @dataclass

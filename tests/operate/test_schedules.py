@@ -327,7 +327,7 @@ import dagster, json
 instance = dagster.DagsterInstance.get()
 last = instance.get_latest_materialization_event(dagster.AssetKey("coin_flips"))
 found = {name: value.value for name, value in last.asset_materialization.metadata.items()}
-print(json.dumps([[run.status.value for run in instance.get_runs()], last.partition, found["output"]]))
+print(json.dumps([[run.status.value for run in instance.get_runs()], last.asset_materialization.partition, found["output"]]))
 """
 
 

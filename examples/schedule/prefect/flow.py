@@ -9,6 +9,7 @@ import subprocess
 from typing import Any
 
 from prefect import flow, task
+from prefect.runtime import flow_run
 
 
 def may_succeed(task: Any, run: Any, state: Any) -> bool:
@@ -18,17 +19,20 @@ def may_succeed(task: Any, run: Any, state: Any) -> bool:
 
 
 @task(retries=3, retry_delay_seconds=float(os.environ.get("WAIT", "300")), retry_condition_fn=may_succeed)
-def run_job(conf: str, scheduler: str) -> dict[str, Any]:
+def run_job(conf: str, output: str, scheduler: str) -> dict[str, Any]:
     """The facts of a run."""
-    command = ["dask-em", "run", conf, "--scheduler", scheduler, "--resume", "--output", "json", "--log-format", "json"]
-    done = subprocess.run(command, cwd=os.environ.get("JOBS", "/srv/dask-em"), stdout=subprocess.PIPE, check=True)
+    command = ["dask-em", "run", conf, "--set", f"output={output}", "--scheduler", scheduler]
+    how = ["--resume", "--output", "json", "--log-format", "json"]
+    done = subprocess.run(
+        [*command, *how], cwd=os.environ.get("JOBS", "/srv/dask-em"), stdout=subprocess.PIPE, check=True
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 
 @flow
 def cdnow(scheduler: str) -> dict[str, Any]:
     """Segments of the customers of CDNOW."""
-    return run_job("conf/cdnow.yaml", scheduler)
+    return run_job("conf/cdnow.yaml", f"output/cdnow-{flow_run.scheduled_start_time:%Y-%m-%d}", scheduler)
 
 
 if __name__ == "__main__":

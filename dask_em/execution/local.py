@@ -19,7 +19,6 @@ from dask_em.execution.threads import at_root, single_blas
 from dask_em.execution.tiers import available_memory, check_wanted, choose, free_disk
 from dask_em.execution.tree import insert, join, total
 
-
 RUNS_PER_THREAD = 16
 """Runs of a scan for each thread, which takes the next one when it is done: so many that threads end together."""
 

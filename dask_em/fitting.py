@@ -22,7 +22,7 @@ from scipy.special import ndtr
 
 from dask_em.data.columns import cut_points, normal_scores
 from dask_em.data.compact import Compress, DistinctPiece, collapse
-from dask_em.data.encode import encode_fit, encode_sample
+from dask_em.data.encode import encode_fit, encode_sample, row_bytes
 from dask_em.data.files import check_sizes
 from dask_em.data.gather import NO_REPLICATES, Bootstrap
 from dask_em.data.keys import row_keys
@@ -329,7 +329,7 @@ def open_table(
     patterns = _patterns(schema, found)
     bootstrap, n_patterns = settings.bootstrap, 1 if patterns is None else len(patterns)
     single = settings.precision == "single"
-    size = row_bytes(found, schema, bootstrap.n_replicates, single)
+    size = row_bytes(schema.design, bootstrap.n_replicates, single)
     encode = partial(_encode, patterns, settings.missing == "expected", single)
     collapsed = collapse(source, schema, found, bootstrap, settings.compress, max(n_components), executor.reduce)
     if collapsed is None:
@@ -342,14 +342,6 @@ def open_table(
     encode = partial(encode, collapsed.schema, replace(bootstrap, key=()))
     blocks = executor.open(units, encode, size + 7 * bootstrap.n_replicates)  # counts of distinct rows are fractions
     return Table(executor, blocks, schema, found, on_progress, collapsed.rows, Counter(profile=1, collapse=1))
-
-
-def row_bytes(found: Profile, schema: Schema, n_replicates: int = 0, single: bool = False) -> int:
-    """Bytes of an encoded row: its values, weight and base measure, label, and how often it counts in each replicate."""
-    values = encode_sample(found.sample.slice(0, 1), schema).values
-    labels = 8 if schema.design.labels is not None else 0
-    saved = 4 * len(schema.design.gaussian) * single
-    return sum(len(own) * own.itemsize for own in values) - saved + 16 + labels + n_replicates
 
 
 def profile_source(source: Source, design: Design, executor: Executor) -> Profile:

@@ -24,6 +24,7 @@ from dask_em.operate.run import Manner
 from dask_em.report import figures, page
 from dask_em.report.provenance import provenance
 from dask_em.scan import Block
+from pipelines import plans
 from pipelines.running import FRESH, running
 
 
@@ -33,6 +34,7 @@ def plan(config: CoinConfig) -> dict[str, Any]:
         "pipeline": config.pipeline,
         "flips": len(config.one_coin.flips),
         "series": len(config.two_coins.heads),
+        "scans": plans.Scans(0, 0).told(),
         "output": config.output,
         "writes": ["one_coin.csv", "two_coins.csv", "figures/", "report.html"],
     }

@@ -14,28 +14,41 @@ import pandas as pd
 
 from dask_em import MixtureModel, load, save, select_model
 from dask_em.config import Cdnow, CompleteJourney, Level, SegmentationConfig
+from dask_em.data.encode import row_bytes
 from dask_em.data.keys import check_keys
 from dask_em.data.sources import Source, open_source
 from dask_em.errors import ConfigurationError
 from dask_em.operate.run import Manner
 from dask_em.scoring import scorer_of, write_scores
 from dask_em.segments import describe_segments, highest_segment, match_segments
-from pipelines import data
+from pipelines import data, plans
 from pipelines.running import FRESH, running
 from pipelines.segment_report import write_report
+
+SCORED = DESCRIBED = plans.ONE
+"""Passes over the table once it is segmented."""
 
 
 def plan(config: SegmentationConfig) -> dict[str, Any]:
     """What `run` would do, without reading a row more than the source needs to name its columns."""
     level = config.levels[config.level]
-    _checked(level)
+    source, design = _checked(level), _model(level).design
+    rows = plans.rows_of(source)
+    fit = plans.mixture(rows, level.model.max_iter, searched=True)
     return {
         "pipeline": config.pipeline,
         "level": config.level,
         "source": level.source.kind,
-        "columns": list(_model(level).design.features),
+        "columns": list(design.features),
+        "table": plans.table(source),
         "n_components": list(level.candidates),
         "starts": len(level.candidates) * level.model.n_init,
+        "scans": (plans.ONE + fit + SCORED + DESCRIBED).told(),
+        "memory": plans.memory(
+            config.cluster,
+            None if rows is None else rows * row_bytes(design),
+            plans.reading(source, len(design.columns)),
+        ),
         "standard_errors": _cost_of_errors(level),
         "executor": config.cluster.scheduler or config.cluster.executor,
         "output": config.output,

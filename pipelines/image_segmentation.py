@@ -10,16 +10,22 @@ import pandas as pd
 
 from dask_em import save, segment_image
 from dask_em.config import GeneratedPicture, ImageSegmentationConfig, Picture, PictureFile, SamplePicture
+from dask_em.data.encode import row_bytes
 from dask_em.data.pixels import View
 from dask_em.data.raster import Raster
 from dask_em.data.raster_files import open_raster
+from dask_em.data.schema import Design
+from dask_em.images.fit import MAX_COLOURS
 from dask_em.images.regions import published
 from dask_em.images.seeds import boxes
 from dask_em.images.segmentation import Segmentation
 from dask_em.operate.run import Manner
-from pipelines import pictures
+from pipelines import pictures, plans
 from pipelines.image_report import write_report
 from pipelines.running import FRESH, running
+
+LABELLED = plans.ONE
+"""Passes over the picture once the mixture is fitted."""
 
 
 def plan(config: ImageSegmentationConfig) -> dict[str, Any]:
@@ -27,6 +33,8 @@ def plan(config: ImageSegmentationConfig) -> dict[str, Any]:
     picture = config.pictures[config.picture]
     raster = opened(picture)
     view = View(raster, picture.colour_space, picture.features, boxes(picture.seeds, raster, min(picture.candidates)))
+    words = None if view.word is None else view.word.n_words
+    rows = raster.n_pixels if words is None else min(raster.n_pixels, words)
     fit = "its distinct colours, collapsed in one scan" if view.word is not None else "every pixel, in every scan"
     return {
         "pipeline": config.pipeline,
@@ -39,9 +47,8 @@ def plan(config: ImageSegmentationConfig) -> dict[str, Any]:
         "windows": len(raster.windows()),
         "columns": list(view.columns),
         "fitted_to": fit,
-        "scans": "1 for the colours, 1 for the labels"
-        if view.word is not None
-        else "1 for the labels, and those of the fit",
+        "scans": (_fitting(picture, raster, view) + LABELLED).told(),
+        "memory": plans.memory(config.cluster, rows * row_bytes(Design(gaussian=view.columns))),
         "n_segments": list(picture.candidates),
         "starts": len(picture.candidates) * picture.n_init,
         "executor": config.cluster.scheduler or config.cluster.executor,
@@ -56,6 +63,17 @@ def plan(config: ImageSegmentationConfig) -> dict[str, Any]:
         + (["criterion.csv"] if len(picture.candidates) > 1 else [])
         + ["report.html", "model/"],
     }
+
+
+def _fitting(picture: Picture, raster: Raster, view: View) -> plans.Scans:
+    """Passes of the fit: one for the colours, and where they are not collected further ones for their range, their profile and the fit to all pixels."""
+    searched, held_out = len(picture.candidates) > 1, picture.criterion == "held-out"
+    fit = plans.mixture(raster.n_pixels, picture.max_iter, searched=searched, held_out=held_out and searched)
+    by_pixels = plans.ONE + plans.ONE + fit
+    if view.word is None:
+        return by_pixels
+    few = min(raster.n_pixels, view.word.n_words) <= MAX_COLOURS
+    return plans.ONE if few else plans.ONE | (plans.ONE + by_pixels)
 
 
 def run(config: ImageSegmentationConfig, *, progress: Callable[[Any], None], manner: Manner = FRESH) -> dict[str, Any]:

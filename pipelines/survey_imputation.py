@@ -21,19 +21,29 @@ from dask_em.imputation import published
 from dask_em.imputation.summaries import GroupSums
 from dask_em.imputation.writing import write_pieces
 from dask_em.operate.run import Manner
-from pipelines import surveys
+from pipelines import plans, surveys
 from pipelines.imputation_report import write_report
 from pipelines.running import FRESH, running
+
+WRITTEN = DIAGNOSED = plans.ONE
+"""Passes over the table once the imputer is fitted; where draws are numbered by the place of a row, one more counts rows."""
 
 
 def plan(config: SurveyImputationConfig) -> dict[str, Any]:
     """What `run` would do, without reading a row more than the source needs to name its columns."""
     survey = config.surveys[config.survey]
-    _checked(survey)
+    source = _checked(survey)
+    columns = survey.imputer.columns or _others(survey, source)
+    fit, n_bytes = plans.imputer(survey.imputer, plans.rows_of(source), columns)
+    numbered = config.layout == "long" and survey.key is None and config.n_draws > 0
+    after = WRITTEN + DIAGNOSED + (plans.ONE if numbered else plans.Scans(0, 0))
     return {
         "pipeline": config.pipeline,
         "survey": config.survey,
         "source": survey.source.kind,
+        "table": plans.table(source),
+        "scans": (fit + after).told(),
+        "memory": plans.memory(config.cluster, n_bytes, plans.reading(source, len(source.columns))),
         "columns": "all that can be modelled" if survey.imputer.columns is None else list(survey.imputer.columns),
         "model": survey.imputer.model or "a normal if it can take all columns, a mixture otherwise",
         "n_replicates": survey.imputer.n_replicates,
@@ -92,6 +102,12 @@ def run(config: SurveyImputationConfig, *, progress: Callable[[Any], None], mann
             "saved_model": str(output / "model"),
         }
     return run.facts
+
+
+def _others(survey: Survey, source: Source) -> tuple[str, ...]:
+    """The columns that could be modelled where none are named."""
+    apart = {survey.weight, survey.key, *survey.imputer.predictors}
+    return tuple(name for name in source.columns if name not in apart)
 
 
 def _checked(survey: Survey) -> Source:

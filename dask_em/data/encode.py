@@ -18,7 +18,7 @@ from scipy.special import gammaln
 
 from dask_em.data import columns as col
 from dask_em.data.profile import binomial, pattern_groups, weighted_rows
-from dask_em.data.schema import Level, Schema
+from dask_em.data.schema import Design, Level, Schema
 from dask_em.scan import Block
 
 
@@ -54,6 +54,12 @@ def encode_fit(
         block, order = _block([v[:, a:b] for v in values], weight[a:b], base[a:b], seen[:, a:b], schema, patterns, own)
         blocks.append(block if counts is None else replace(block, replicates=counts[:, a:b][:, order]))
     return blocks
+
+
+def row_bytes(design: Design, n_replicates: int = 0, single: bool = False) -> int:
+    """Bytes of an encoded row: its values, weight and base measure, label, and how often it counts in each replicate."""
+    numbers = (4 if single else 8) * len(design.gaussian) + 8 * (len(design.poisson) + 2 * len(design.binomial))
+    return numbers + 2 * len(design.categorical) + 16 + 8 * (design.labels is not None) + n_replicates
 
 
 def encode_rows(table: pa.Table, schema: Schema) -> tuple[Block, NDArray[np.int64]]:

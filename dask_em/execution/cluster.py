@@ -46,16 +46,22 @@ def settings(limits: Limits) -> dask.config.set:
     )
 
 
+def workers_here(n_workers: int | None) -> tuple[int, int]:
+    """How many workers are started on this machine, and the memory of each."""
+    n = n_workers or CPU_COUNT
+    return n, MEMORY_LIMIT // n
+
+
 def start_here(n_workers: int | None, limits: Limits) -> tuple[Client, SpecCluster]:
     """A cluster of processes with one thread each on this machine; by default one a core."""
-    n = n_workers or CPU_COUNT
+    n, memory = workers_here(n_workers)
     listen = {"host": "127.0.0.1", "protocol": "tls://", "security": Security.temporary()}
     worker = {
         "cls": Nanny,
         "options": {
             **listen,
             "nthreads": 1,
-            "memory_limit": MEMORY_LIMIT // n,
+            "memory_limit": memory,
             "worker_class": quiet.Worker,
             "silence_logs": logging.WARNING,
         },

@@ -22,7 +22,7 @@ from scipy.special import pdtr
 
 from dask_em import kernels
 from dask_em.data.columns import numeric
-from dask_em.data.encode import encode_fit
+from dask_em.data.encode import encode_fit, row_bytes
 from dask_em.data.keys import row_keys
 from dask_em.data.pins import pinned
 from dask_em.data.profile import weighted_rows
@@ -38,7 +38,7 @@ from dask_em.execution.choose import is_dask_frame, open_executor
 from dask_em.families import Binomial
 from dask_em.families.base import Array
 from dask_em.few_scans import scan
-from dask_em.fitting import profile_source, row_bytes
+from dask_em.fitting import profile_source
 from dask_em.inference.information import WeightType, check_choice, check_not_named, check_weight, free
 from dask_em.inference.record import Layout, StandardErrors, published, stored
 from dask_em.kernels import worthwhile
@@ -98,7 +98,7 @@ def _refitted(
     mixture = replace(mixture, compiled=worthwhile(mixture.families, found.rows, m * model.n_components))
     units = make_units(source.pieces, found.piece_rows, 1 if mixture.patterns is None else len(mixture.patterns))
     encode = partial(_encode, schema, mixture, m, seed, weight_type == "frequency")
-    blocks = executor.open(units, encode, row_bytes(found, schema, m))
+    blocks = executor.open(units, encode, row_bytes(schema.design, m))
     tol = min(float(estimator.tol), UNGAINED / found.weight)
     rules = loop.Settings(
         mixture, found.weight, tol, int(estimator.max_iter), replicates=tuple(range(m)), acceleration="squarem"

@@ -142,7 +142,7 @@ def test_what_would_be_done(tmp_path: Path) -> None:
     assert code == 0, stderr
     plan = json.loads(stdout)
     assert (plan["pixels"], plan["bytes"], plan["windows"]) == (273_280, 3 * 273_280, 1)
-    assert plan["scans"] == "1 for the colours, 1 for the labels"
+    assert plan["scans"] == {"at_least": 2, "at_most": 2}  # for the colours and for the labels
     assert plan["n_segments"] == [5]
     assert list(tmp_path.iterdir()) == []
 

@@ -1,22 +1,13 @@
-"""Tables in files: which files make one, and pieces of Parquet (a row group) and of CSV or TSV (a file).
-
-A path is a file, a folder, a glob or an fsspec URL. Folders called column=value, as Hive, Spark, Dask and pandas write them, give a column of text.
-"""
+"""Tables in files: pieces of Parquet (a row group) and of CSV or TSV (a file), and how a file is read that must not change."""
 
 from __future__ import annotations
 
 import csv
-import glob
-import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import takewhile
 from typing import Any
-from urllib.parse import unquote
 
 import fsspec
 import pyarrow as pa
@@ -24,17 +15,14 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from dask_em.data.pins import Marks, Watched
-from dask_em.data.storage import Options, Stamp, failure, reached
-from dask_em.errors import ConfigurationError, DaskEMError, DataError
+from dask_em.data.storage import Options, Stamp, failure
+from dask_em.errors import DaskEMError, DataError
 
 NULLS = [
     *("", "NA", "N/A", "n/a", "NaN", "nan", "-NaN", "-nan", "null", "NULL", "None", "<NA>"),
     *("#N/A", "#N/A N/A", "#NA", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN", "?"),
 ]
 """What stands for a missing cell of text: pandas' list, and the question mark of older data sets."""
-
-HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
-"""The name of the folder of rows whose value is missing."""
 
 
 @dataclass(frozen=True)
@@ -120,9 +108,6 @@ class File:
         return DataError(f"{self.basename} cannot be read, it is damaged or of another format: {remedy}")
 
 
-AT_ONCE = 16
-"""Files that are looked at together when a table is opened: most of that time is waiting."""
-
 COPIES = 4
 """Bytes of memory for each byte of a piece while it is read, profiled and encoded."""
 
@@ -165,7 +150,7 @@ class ParquetPiece:
         own = [name for name in columns if name not in labels]
         with self.file.opened(self.options, self.known, marking) as opened:
             # One read for each column: what is buffered ahead would depend on which columns are wanted.
-            parquet = pq.ParquetFile(opened, metadata=_parsed(opened).metadata, pre_buffer=False)
+            parquet = pq.ParquetFile(opened, metadata=footer(opened).metadata, pre_buffer=False)
             table = parquet.read_row_group(self.row_group, columns=own, use_threads=False)
         return _labelled(table, labels, columns), opened.marks
 
@@ -208,8 +193,8 @@ class CsvPiece:
             strings_can_be_null=True,
             null_values=NULLS,
         )
-        parse = pyarrow.csv.ParseOptions(delimiter=_delimiter(self.file))
-        with self.file.opened(self.options, self.known, marking) as opened, _plain(opened, self.file.path) as text:
+        parse = pyarrow.csv.ParseOptions(delimiter=delimiter(self.file))
+        with self.file.opened(self.options, self.known, marking) as opened, plain_text(opened, self.file.path) as text:
             try:
                 table = pyarrow.csv.read_csv(text, parse_options=parse, convert_options=convert)
             except pa.ArrowInvalid as error:
@@ -256,118 +241,16 @@ def check_sizes(pieces: Sequence[Any], columns: Sequence[str], room: Callable[[]
     )
 
 
-def open_files(
-    path: str, types: Mapping[str, str], options: Options
-) -> tuple[tuple[str, ...], tuple[ParquetPiece | CsvPiece, ...], tuple[File, ...]]:
-    """Column names, pieces and files of the table at a path.
-
-    Raises
-    ------
-    ConfigurationError
-        A declared type is none.
-    DataError
-        There are no files, they cannot be read, or a later one lacks a column.
-    """
-    for name, kind in types.items():
-        try:
-            pa.type_for_alias(kind)
-        except ValueError:
-            raise ConfigurationError(
-                f"type of column {name!r} is not an Arrow type: write int64, float64, string or bool"
-            ) from None
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        found = list(pool.map(partial(_looked_at, options), listing(path, options)))
-    columns: tuple[str, ...] = ()
-    pieces: list[ParquetPiece | CsvPiece] = []
-    for file, own, sizes in found:
-        own = (*own, *(name for name, _ in file.labels))
-        if columns and (lost := [name for name in columns if name not in own]):
-            raise DataError(f"{file.basename} has no column {lost[0]!r}, which the files before it have")
-        columns = columns or own
-        if file.is_text:
-            pieces.append(CsvPiece(file, tuple(types.items()), options, sizes[0][0]))
-        else:
-            pieces += [ParquetPiece(file, i, options, size, n_rows=n) for i, (size, n) in enumerate(sizes)]
-    return columns, tuple(pieces), tuple(file for file, _, _ in found)
-
-
-def _looked_at(options: Options, file: File) -> tuple[File, tuple[str, ...], list[tuple[int, int | None]]]:
-    """A file with its stamp and outline, its own columns, and of each of its pieces bytes a column, and rows where that is known."""
-    with file.opened(options) as opened:
-        file = replace(file, stamp=Stamp.of_open(opened.raw) or file.stamp, outline=opened.digest)
-        own, sizes = (_header if file.is_text else _metadata)(file, opened)
-    # Where a file has the column itself, its folder says nothing new.
-    return (
-        replace(file, labels=tuple((name, value) for name, value in file.labels if name not in own)),
-        own,
-        sizes,
-    )
-
-
-def listing(path: str, options: Options) -> list[File]:
-    """The data files at a path, folder, glob or URL, in a fixed order; what exists under exactly this name is no glob."""
-    with reached(path):
-        fs, inner = fsspec.core.url_to_fs(path, **options)
-        inner = inner.rstrip("/")
-        if fs.isdir(inner):
-            root, found = inner, fs.find(inner, detail=True)
-        elif fs.exists(inner) or not glob.has_magic(path):
-            root, found = inner.rpartition("/")[0], {inner: fs.info(inner)} if fs.exists(inner) else {}
-        else:
-            root = "/".join(takewhile(lambda part: not glob.has_magic(part), inner.split("/")))
-            found = fs.glob(inner, detail=True)
-    remote, here = "://" in path, getattr(fs, "local_file", False)
-    files = []
-    for each in sorted(found):
-        name = each.removeprefix(f"{root}/")
-        stamp = None if here else Stamp.of(found[each])
-        file = File(fs.unstrip_protocol(each) if remote else each, name, _labels(name), stamp)
-        if not file.basename.startswith(("_", ".")):
-            files.append(file)
-    data = [file for file in files if file.kind] or (files if len(files) == 1 else [])
-    if not data:
-        raise DataError(
-            f"no Parquet or CSV file at {path}: check the path, names must end in .parquet, .pq, .csv or .tsv"
-        )
-    if len({file.kind == "parquet" for file in data}) > 1:
-        raise DataError(f"{path} holds both Parquet and CSV files: name one kind, such as {path.rstrip('/')}/*.parquet")
-    return data
-
-
-def _labels(name: str) -> tuple[tuple[str, str | None], ...]:
-    """What the folders of a file say: region=north/rows.parquet has the region north."""
-    pairs = (folder.split("=", 1) for folder in name.split("/")[:-1] if "=" in folder)
-    return tuple((unquote(column), None if value == HIVE_NULL else unquote(value)) for column, value in pairs)
-
-
-def _header(file: File, opened: Watched) -> tuple[tuple[str, ...], list[tuple[int, int | None]]]:
-    """Column names of a CSV or TSV file, its first line that is not empty, and bytes a column of the whole."""
-    with _plain(opened, file.path) as bytes_, io.TextIOWrapper(bytes_, encoding="utf-8-sig", newline="") as lines:
-        names = next(filter(None, csv.reader(lines, delimiter=_delimiter(file))), None)
-    if names is None:
-        raise DataError(f"{file.basename} is empty: give a file with a header")
-    size = 0 if file.stamp is None else file.stamp.size or 0
-    return tuple(names), [(size // len(names), None)]
-
-
-def _delimiter(file: File) -> str:
+def delimiter(file: File) -> str:
     return "\t" if file.kind == "tsv" else ","
 
 
-def _plain(opened: Any, path: str) -> Any:
+def plain_text(opened: Any, path: str) -> Any:
     """The text of an open file, which may be compressed."""
     how = fsspec.utils.infer_compression(path)
     return opened if how is None else fsspec.compression.compr[how](opened, mode="rb")
 
 
-def _metadata(file: File, opened: Watched) -> tuple[tuple[str, ...], list[tuple[int, int | None]]]:
-    """Column names of a Parquet file, and of each row group bytes a column (of numbers 8 a cell, which is often stored in less) and rows."""
-    parquet = _parsed(opened)
-    groups = [parquet.metadata.row_group(i) for i in range(parquet.num_row_groups)]
-    sizes = [(max(g.total_byte_size // max(g.num_columns, 1), 8 * g.num_rows), g.num_rows) for g in groups]
-    return tuple(parquet.schema_arrow.names), sizes
-
-
-def _parsed(opened: Watched) -> pq.ParquetFile:
+def footer(opened: Watched) -> pq.ParquetFile:
     """A Parquet file of which the footer alone is there."""
     return pq.ParquetFile(pa.BufferReader(opened.outline))

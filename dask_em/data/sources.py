@@ -1,6 +1,6 @@
 """Where tables come from: everything becomes a list of pieces, each read as an Arrow table of the wanted columns.
 
-pandas, NumPy, Arrow (or anything with an Arrow stream), and files, which `files` knows. Pieces come in canonical order, rows in a piece keep theirs, and a
+pandas, NumPy, Arrow (or anything with an Arrow stream), and files, which `files` and `listing` know. Pieces come in canonical order, rows in a piece keep theirs, and a
 piece can be sent to a worker. A table in memory is cut into pieces without a copy.
 """
 
@@ -20,7 +20,8 @@ import pyarrow as pa
 
 from dask_em.data.columns import plain
 from dask_em.data.digest import cell_bits
-from dask_em.data.files import File, open_files
+from dask_em.data.files import File
+from dask_em.data.listing import open_files
 from dask_em.data.pins import Marks, column_marks, differ, read_marked
 from dask_em.errors import ConfigurationError, DataError
 from dask_em.randomness import mix

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import dask
-from distributed import Client, Security, SpecCluster
+from distributed import Client, Security, SpecCluster, Status
 
 from dask_em.errors import ConfigurationError, TryAgainError
 from dask_em.execution import quiet
@@ -168,6 +168,8 @@ def _scale(cluster: Any, path: str, size: int | tuple[int, int]) -> None:
         if most:
             cluster.adapt(minimum=first, maximum=most[0])
     except Exception as error:
+        for job in [own for own in getattr(cluster, "workers", {}).values() if own.status is Status.created]:
+            job.status = Status.failed  # with a job that neither runs nor has failed, a cluster cannot be closed
         raise TryAgainError(f"{path} cannot start workers ({reason(error)}): look at its options") from None
 
 

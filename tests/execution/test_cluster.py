@@ -297,12 +297,14 @@ class Plain(SpecCluster):
         super().__init__(scheduler={"cls": quiet.Scheduler, "options": options})
 
 
-jobs = pytest.mark.filterwarnings(
-    # A job of the local class is a process that nobody waits for.
-    "ignore::pytest.PytestUnraisableExceptionWarning",
-    "ignore:subprocess:ResourceWarning",
-    "ignore:unclosed:ResourceWarning",
-)
+def jobs(test: Any) -> Any:
+    """A test that leaves what nobody closes: processes of the local class of jobs, and clusters that their class has refused to make."""
+    filters = (
+        "ignore::pytest.PytestUnraisableExceptionWarning",
+        "ignore:subprocess:ResourceWarning",
+        "ignore:unclosed:ResourceWarning",
+    )
+    return pytest.mark.usefixtures("swept")(pytest.mark.filterwarnings(*filters)(test))
 
 
 @jobs

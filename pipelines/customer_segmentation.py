@@ -16,6 +16,7 @@ from dask_em import MixtureModel, load, save, select_model
 from dask_em.config import Cdnow, CompleteJourney, Level, SegmentationConfig
 from dask_em.data.encode import row_bytes
 from dask_em.data.keys import check_keys
+from dask_em.data.pins import pinned
 from dask_em.data.sources import Source, open_source
 from dask_em.errors import ConfigurationError
 from dask_em.operate.run import Manner
@@ -78,7 +79,7 @@ def run(config: SegmentationConfig, *, progress: Callable[[Any], None], manner: 
         folder, executor = run.folder, run.executor
         model.set_params(executor=executor)
         selection = select_model(source, level.candidates, estimator=model, on_progress=progress)
-        best = selection.best
+        source, best = pinned(source, selection.fit.profile.marks), selection.best
         segments = tuple(range(best.n_components))
         if previous is not None:
             segments = match_segments(previous, best, selection.fit.profile.sample)

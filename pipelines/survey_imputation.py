@@ -15,6 +15,7 @@ import pandas as pd
 
 from dask_em import Imputer, save
 from dask_em.config import Census, Nhanes, Survey, SurveyImputationConfig
+from dask_em.data.pins import pinned
 from dask_em.data.sources import Source, open_source
 from dask_em.errors import ConfigurationError, DataError
 from dask_em.imputation import published
@@ -73,6 +74,7 @@ def run(config: SurveyImputationConfig, *, progress: Callable[[Any], None], mann
         folder, executor = run.folder, run.executor
         imputer.set_params(executor=executor)
         imputer.fit(source, sample_weight=survey.weight, on_progress=progress)
+        source = pinned(source, imputer.profile_.marks)
         sums = _sums(survey, imputer)
         written = write_pieces(
             imputer.imputation_, source, folder, executor, m=config.n_draws, layout=config.layout, groups=sums

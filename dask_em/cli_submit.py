@@ -53,17 +53,17 @@ def submit(
 
     This machine may leave at once. Files are those that the workers see under these names, and their secrets those of the workers' environment.
     """
-    if insecure:
-        overrides += ("cluster.insecure=true",)
-    config = _load_job(conf, overrides, scheduler)
-    security = config.cluster.security and config.cluster.security.model_dump()
+    config = _load_job(conf, overrides, scheduler, insecure)
+    files = config.cluster.security and config.cluster.security.model_dump()
+    # The worker has certificates of its own.
     settings = [word for override in (*overrides, "cluster.security=null") for word in ("--set", override)]
-    flags = [f for f, on in (("--resume", resume), ("--replace", replace), ("--strict", strict)) if on]
+    chosen = {"--insecure": insecure, "--resume": resume, "--replace": replace, "--strict": strict}
+    flags = [flag for flag, wanted in chosen.items() if wanted]
     from dask_em.execution.remote import connected
     from dask_em.operate import submission
 
     about = {"job": Path(conf).name, "pipeline": config.pipeline, "output": config.output}
-    with connected(scheduler, security=security) as board:
+    with connected(scheduler, files) as board:
         run_id = submission.submit(board, Path(conf).read_text("utf-8-sig"), [*settings, *flags, *OURS], about)
     click.echo(json.dumps({"run": run_id}) if output == "json" else run_id)
 

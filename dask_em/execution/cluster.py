@@ -52,6 +52,16 @@ def workers_here(n_workers: int | None) -> tuple[int, int]:
     return n, MEMORY_LIMIT // n
 
 
+class Here(SpecCluster):
+    """Processes of this machine. A worker that died is waited for as long as the driver waits: after 15 seconds Dask would stop the nanny that is starting it again, which a busy machine may need."""
+
+    patience = Limits().no_workers
+
+    def _update_worker_status(self, op: str, msg: Any) -> None:
+        with dask.config.set({"distributed.deploy.lost-worker-timeout": f"{self.patience:g}s"}):
+            super()._update_worker_status(op, msg)
+
+
 def start_here(n_workers: int | None, limits: Limits) -> tuple[Client, SpecCluster]:
     """A cluster of processes with one thread each on this machine; by default one a core."""
     n, memory = workers_here(n_workers)
@@ -68,7 +78,7 @@ def start_here(n_workers: int | None, limits: Limits) -> tuple[Client, SpecClust
     }
     with settings(limits):
         try:
-            cluster = SpecCluster(
+            cluster = Here(
                 scheduler={"cls": quiet.Scheduler, "options": {**listen, "port": 0, "dashboard": False}},
                 workers=dict.fromkeys(range(n), worker),
                 worker=worker,
@@ -77,6 +87,7 @@ def start_here(n_workers: int | None, limits: Limits) -> tuple[Client, SpecClust
             )
         except (OSError, RuntimeError) as error:
             raise TryAgainError(f"no cluster can be started on this machine ({reason(error)})") from None
+        cluster.patience = limits.no_workers
         return Client(cluster), cluster
 
 
@@ -90,24 +101,29 @@ def connect(address: str, security: Security | None = None, limits: Limits = Lim
     TryAgainError
         Nothing answers there, or no worker comes.
     """
+    with settings(limits):
+        client = reach(address, security)
+        check(client, limits, wake=True)
+    return client
+
+
+def reach(address: str, security: Security | None = None) -> Client:
+    """A client of the scheduler at an address, whatever runs there; errors as of `connect`."""
     security = security or Security()
     if not address.startswith(PLAIN) and security.get_connection_args("client")["ssl_context"] is None:
         raise ConfigurationError(
             f"there are no certificates for {address}: name the files under security, or in Dask's configuration (distributed.comm.tls)"
         )
-    with settings(limits):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", VersionMismatchWarning)  # it is an error of ours
-                client = Client(address, security=security, set_as_default=False)
-        except (OSError, TimeoutError):
-            raise TryAgainError(
-                f"no scheduler answers at {address}: check that it runs and trusts these certificates, or leave the address out to use this machine"
-            ) from None
-        except (ValueError, TypeError, RuntimeError, ImportError) as error:
-            raise ConfigurationError(f"{address} is no address to connect to: {reason(error)}") from None
-        check(client, limits, wake=True)
-    return client
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", VersionMismatchWarning)  # it is an error of ours
+            return Client(address, security=security, set_as_default=False)
+    except (OSError, TimeoutError):
+        raise TryAgainError(
+            f"no scheduler answers at {address}: check that it runs and trusts these certificates, or leave the address out to use this machine"
+        ) from None
+    except (ValueError, TypeError, RuntimeError, ImportError) as error:
+        raise ConfigurationError(f"{address} is no address to connect to: {reason(error)}") from None
 
 
 def stop(*things: Any) -> None:
@@ -162,12 +178,15 @@ def check(client: Client, limits: Limits, *, wake: bool) -> None:
         waiting = client.submit(int, pure=False) if wake else None  # where workers follow the work, none comes before
         watch.ask(client._wait_for_workers, 1)
         del waiting
-        found = watch.ask(client._get_versions, packages=list(PACKAGES))
+        refuse_differences(watch.ask(client._get_versions, packages=list(PACKAGES)))
     except BaseException:
         stop(client)
         raise
+
+
+def refuse_differences(found: Mapping[str, Any]) -> None:
+    """Raise an error for what `Client.get_versions` found to differ."""
     if differ := differences(found):
-        stop(client)
         raise ConfigurationError(f"versions differ: {'; '.join(differ)}: install the same everywhere")
 
 

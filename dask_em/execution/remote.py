@@ -11,11 +11,12 @@ from time import monotonic, sleep
 from typing import Any
 
 import dask
-from distributed import Client, Future, Security, Status, fire_and_forget, get_worker
+from distributed import Future, Status, fire_and_forget, get_worker
 from distributed import secede as leave_the_pool
 from distributed.utils import sync
 
-from dask_em.errors import ConfigurationError, TryAgainError
+from dask_em.errors import TryAgainError
+from dask_em.execution import cluster
 
 KNOWN = 60.0
 """Seconds that a scheduler may need to take a call."""
@@ -31,34 +32,31 @@ TLS = {"tls_ca_file": "ca-file", "tls_client_cert": "client.cert", "tls_client_k
 
 
 @contextmanager
-def connected(address: str, *, security: Mapping[str, str | None] | None = None) -> Iterator[Board]:
+def connected(address: str, files: Mapping[str, Any] | None = None) -> Iterator[Board]:
     """What the scheduler at an address knows of runs.
 
     Parameters
     ----------
-    security : paths of `ca_file`, `cert_file` and `key_file`; by default what Dask's own configuration says
+    files : paths of `ca_file`, `cert_file` and `key_file`; by default what Dask's own configuration says
 
     Raises
     ------
     ConfigurationError
-        A certificate is missing or cannot be used.
+        The address is none, or has no certificates.
     TryAgainError
-        No scheduler answers.
+        No scheduler answers, any more.
     """
-    names = {"ca_file": "tls_ca_file", "cert_file": "tls_client_cert", "key_file": "tls_client_key"}
-    given = {names[key]: path for key, path in (security or {}).items() if path is not None}
-    try:
-        client = Client(address, security=Security(**given), set_as_default=False)
-    except (TypeError, FileNotFoundError, PermissionError, ValueError) as error:
-        raise ConfigurationError(
-            f"no way to the scheduler ({type(error).__name__}): give an address such as tls://host:8786, and readable certificates"
-        ) from None
-    except (OSError, TimeoutError):
-        raise TryAgainError("no scheduler answers at the given address: check that it runs, then try again") from None
+    client = cluster.reach(address, None if files is None else cluster.certificates(**files))
+    if cluster.is_plain(address):
+        cluster.warn_of_plain(address)
     try:
         yield Board(client)
+    except (OSError, TimeoutError):
+        raise TryAgainError(
+            f"the scheduler at {address} does not answer any more: look whether it runs, then try again"
+        ) from None
     finally:
-        client.close()
+        cluster.stop(client)
 
 
 class Board:
@@ -85,9 +83,12 @@ class Board:
 
         Raises
         ------
+        ConfigurationError
+            The cluster runs other versions.
         TryAgainError
             The scheduler does not say that it knows the call.
         """
+        cluster.refuse_differences(self._client.get_versions(packages=list(cluster.PACKAGES)))
         future = self._client.submit(function, *args, key=_task(run_id), pure=False, priority=1)
         until = monotonic() + KNOWN
         while self.states([run_id])[run_id] is None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import shutil
 import socket
 import stat
 import subprocess
@@ -217,6 +219,101 @@ def test_the_store_keeps_files_for_who_knows_the_secret(services: Services, tmp_
         with pytest.raises(PermissionError):
             s3fs.S3FileSystem(**wrong, **where).cat("data/a/b")
     assert {ip for ip, _ in services.listening()} == {"127.0.0.1"}
+
+
+# The containers
+
+ENGINE = ("podman", "runc", "debootstrap", "/usr/libexec/podman/catatonit", "/usr/lib/podman/aardvark-dns")
+BASE = "python3,python3-venv,python3-pip,ca-certificates,openssl"
+AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
+CONTAINERS = """
+[engine]
+cgroup_manager = "cgroupfs"
+runtime = "runc"
+events_logger = "file"
+[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]
+[network]
+network_backend = "netavark"
+network_config_dir = "{folder}/networks"
+"""
+STORAGE = """
+[storage]
+driver = "vfs"
+graphroot = "{folder}/graph"
+runroot = "{folder}/run"
+"""
+
+
+class Engine(Processes):
+    """Podman with everything that it keeps in one folder, and podman-compose."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        for name, text in (("CONTAINERS_CONF", CONTAINERS), ("CONTAINERS_STORAGE_CONF", STORAGE)):
+            (folder / name).write_text(text.format(folder=folder))
+            self.env[name] = str(folder / name)
+        self.project = f"dask-em-{os.getpid()}"
+
+    def must(self, *command: str, seconds: float = 60) -> str:
+        done = self.run(*command, seconds=seconds)
+        assert done.returncode == 0, f"{command}: {done.stderr[-2000:]}"
+        return done.stdout + done.stderr
+
+    def compose(self, *words: str, seconds: float = 60) -> str:
+        words = ("--in-pod=false", "-f", str(FILE), "-p", self.project, *words)
+        return self.must(str(self.folder / "venv/bin/podman-compose"), *words, seconds=seconds)
+
+    def make_base(self) -> None:
+        """An image with Python that trusts whom this machine trusts."""
+        root = self.folder / "root"
+        self.must("debootstrap", "--variant=minbase", f"--include={BASE}", "bookworm", str(root), seconds=400)
+        if AUTHORITIES.exists():
+            shutil.copyfile(AUTHORITIES, root / str(AUTHORITIES).lstrip("/"))
+        (root / "etc/pip.conf").write_text(f"[global]\ncert = {AUTHORITIES}\n")
+        (root / "etc/uv").mkdir()
+        (root / "etc/uv/uv.toml").write_text("native-tls = true\n")
+        self.must("sh", "-c", f"tar -C {root} -c . | podman import - dask-em-base", seconds=120)
+        shutil.rmtree(root)
+
+    def end(self) -> None:
+        for words in (("rm", "-af", "--depend", "-t", "2", "--volumes"), ("network", "prune", "-f"), ("rmi", "-af")):
+            self.run("podman", *words, seconds=120)
+        super().end()
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    if missing := [name for name in ENGINE if shutil.which(name) is None]:
+        pytest.skip(f"NO CONTAINER WAS STARTED: {', '.join(missing)} not installed")
+    own = Engine(tmp_path)
+    try:
+        if (tried := own.run("podman", "info")).returncode != 0:
+            pytest.skip(f"NO CONTAINER WAS STARTED: podman does not work here: {tried.stderr[-300:]}")
+        yield own
+    finally:
+        own.end()
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(1500)
+def test_the_containers_do_the_demo(engine: Engine) -> None:
+    subprocess.run([BIN / "uv", "venv", "--quiet", engine.folder / "venv"], check=True, timeout=60)
+    engine.must("uv", "pip", "install", "--quiet", "--python", "venv/bin/python", "podman-compose", seconds=120)
+    engine.make_base()
+    build = ("podman", "build", "--network", "host", "--build-arg", "BASE=dask-em-base")
+    engine.must(*build, "--target", "em", "-t", "dask-em", str(ROOT), seconds=600)
+    engine.compose("up", "-d", "--scale", "worker=2", seconds=200)
+    told = engine.compose("--profile", "job", "run", "--rm", "-T", "job", seconds=600)
+    assert "output/customer_segmentation/report.html" in told
+    first, second = (f"{engine.project}_worker_{n}" for n in (1, 2))
+    for name in (first, second):
+        assert engine.must("podman", "exec", name, "id", "-u") == "1000\n"
+        assert engine.must("podman", "exec", name, "cat", "output/customer_segmentation/_SUCCESS") == ""
+        assert engine.run("podman", "exec", name, "touch", "/app/x").returncode != 0
+    assert "-rw-------" in engine.must("podman", "exec", first, "ls", "-l", "/certificates/key.pem")
+    ports = engine.must("podman", "ps", "--format", "{{.Ports}}").split()
+    assert ports == ["127.0.0.1:8786->8786/tcp"]
 
 
 def answers(url: str) -> bool:

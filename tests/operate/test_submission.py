@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -93,13 +93,11 @@ def drivers(own: Cluster) -> list[psutil.Process]:
 
 
 def test_a_run_that_cannot_be_done_says_so_by_its_id() -> None:
-    here = {"dashboard_address": "127.0.0.1:0"}
-    with (
-        LocalCluster(
-            1, processes=False, threads_per_worker=1, protocol="tcp://", host="127.0.0.1", scheduler_kwargs=here
-        ) as small,
-        connected(small.scheduler_address) as board,
-    ):
+    here = {"scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"}, "protocol": "tcp://", "host": "127.0.0.1"}
+    with ExitStack() as stack:
+        small = stack.enter_context(LocalCluster(1, processes=False, threads_per_worker=1, **here))
+        with pytest.warns(UserWarning, match="is not encrypted"):
+            board = stack.enter_context(connected(small.scheduler_address))
         with pytest.raises(ConfigurationError, match="no run 2026 is known to this scheduler"):
             submission.status(board, "2026")
         about = {"job": "bad.yaml", "output": "s3://me:hidden@bucket/out"}

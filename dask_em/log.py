@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import logging.config
 import os
 import sys
 import time
@@ -45,14 +47,22 @@ class Log:
 
 
 class JsonLog(Log):
-    """One object a line: time, event, level, and what belongs to it."""
+    """One object a line: time, event, level, and what belongs to it; what Dask logs here and on workers that are started here, too."""
+
+    def __init__(self) -> None:
+        import dask
+
+        handlers = {"json": {"class": "dask_em.log.JsonHandler"}}
+        root = {"level": "WARNING", "handlers": ["json"]}
+        rules = {"version": 1, "disable_existing_loggers": False, "handlers": handlers, "root": root}
+        logging.config.dictConfig(rules)
+        dask.config.set(logging=rules)  # what distributed does when it is imported
 
     def say(self, level: str, message: str) -> None:
         self.event("message", level=level, message=message)
 
     def event(self, event: str, **facts: Any) -> None:
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        click.echo(json.dumps({"time": now, "event": event, **facts}), err=True)
+        _tell(event, **facts)
 
     @contextmanager
     def progress(self) -> Iterator[Callable[[Any], None]]:
@@ -65,6 +75,19 @@ class JsonLog(Log):
             self.event("scan", **finite)
 
         yield (lambda record: None) if self.quiet else tell
+
+
+class JsonHandler(logging.Handler):
+    """Messages of libraries in the same form."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Tell a message."""
+        _tell("message", level=record.levelname.lower(), logger=record.name, message=record.getMessage())
+
+
+def _tell(event: str, **facts: Any) -> None:
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    click.echo(json.dumps({"time": now, "event": event, **facts}), err=True)
 
 
 def seldom(show: Callable[[Any], None], seconds: float = 2.0) -> Callable[[Any], None]:

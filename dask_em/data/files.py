@@ -76,14 +76,15 @@ class File:
         try:
             with fsspec.open(self.path, "rb", **options) as raw:
                 self._compare(raw, options, ask=False)
-                own = Watched(raw, self.is_text, marking)
-                if self.outline not in ("", own.digest):
-                    raise self._changed()
+                own = None
                 try:
+                    own = Watched(raw, self.is_text, marking)
+                    if self.outline not in ("", own.digest):
+                        raise self._changed()
                     yield own
                 finally:
                     # Afterwards too: what changes while it is read may be why it could not be read.
-                    if own.differs(known or {}):
+                    if own is not None and own.differs(known or {}):
                         raise self._changed() from None
                     self._compare(raw, options, ask=True)
         except DaskEMError:

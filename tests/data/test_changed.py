@@ -283,6 +283,45 @@ def test_a_file_behind_a_url_that_changed_is_named() -> None:
         source.read(("x",))
 
 
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """An empty bucket of a real S3 server, behind the usual variables of the environment."""
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "nobody")
+    kind = fsspec.get_filesystem_class("s3")
+    kind.clear_instance_cache()
+    fs = fsspec.filesystem("s3")
+    if fs.exists("changing"):
+        fs.rm("changing", recursive=True)
+    fs.mkdir("changing")
+    yield fs
+    kind.clear_instance_cache()
+    server.stop()
+
+
+@pytest.mark.parametrize("change", ["other rows", "shorter", "gone"])
+def test_an_object_that_changed_is_named(change: str, bucket: Any, quiet: Path) -> None:
+    bucket.put(str(quiet), "changing/", recursive=True)
+    source = open_source("s3://changing/rows")
+    assert [own["bytes"] for own in source.fingerprint()] == [p.stat().st_size for p in sorted(quiet.iterdir())]
+    source = pinned(source, [read_marked(piece, ("x",))[1] for piece in source.pieces])
+    assert source.read(("x",)).num_rows == 600
+    other = quiet / "b.parquet"
+    CHANGES[change](other)
+    if change == "gone":
+        bucket.rm("changing/rows/b.parquet")
+    else:
+        bucket.put(str(other), "changing/rows/b.parquet")
+    for _ in range(2):  # with what is remembered of the bucket, and without
+        with pytest.raises(DataError, match=NAMED):
+            source.read(("x",))
+        bucket.invalidate_cache()
+
+
 # --- pieces that no worker could hold ----------------------------------------------------------------------------
 
 

@@ -123,7 +123,8 @@ def test_a_whole_run_never_listens_elsewhere(tmp_path: Path) -> None:
     assert process.returncode == 0
     assert len(seen) == 5
     assert {host for host, _ in seen} == {"127.0.0.1"}
-    assert json.loads((tmp_path / "out" / "run.json").read_text())["cluster"] == {"executor": "dask", "n_workers": 2}
+    record = json.loads((tmp_path / "out" / "run.json").read_text())["cluster"]
+    assert record.items() >= {"executor": "dask", "n_workers": 2}.items()
 
 
 @pytest.mark.faults

@@ -105,7 +105,7 @@ def logs(run_id: str, scheduler: str, insecure: bool, follow: bool, output: str)
     """Print the last lines of the log of a submitted RUN."""
     from dask_em.operate import submission
 
-    form: Callable[[str], str] = str if output == "json" else _told
+    form: Callable[[str], str] = str if output == "json" else told
     with _board(scheduler, insecure) as board:
         for line in submission.log(board, run_id, follow=follow):
             click.echo(form(line))
@@ -136,12 +136,12 @@ def _board(scheduler: str, insecure: bool) -> Iterator[Any]:
         yield board
 
 
-def _told(line: str) -> str:
+def told(line: str) -> str:
     """A line of JSON as people read it."""
     try:
         facts = json.loads(line)
         time, event = facts.pop("time"), facts.pop("event")
-    except (ValueError, AttributeError, KeyError):
+    except (ValueError, TypeError, AttributeError, KeyError):
         return line
     if event == "message":
         return f"{time} {facts['level']}: {facts['message']}"

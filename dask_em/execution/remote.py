@@ -69,8 +69,10 @@ class Board:
         """Keep a value that JSON knows under a name."""
         self._client.set_metadata([NAME, run_id, name], value)
 
-    def runs(self) -> dict[str, dict[str, Any]]:
-        """All notes, by run and name."""
+    def notes(self, run_id: str | None = None) -> dict[str, dict[str, Any]]:
+        """The notes of a run, or of all, by run and name."""
+        if run_id is not None:
+            return {run_id: self._client.get_metadata([NAME, run_id], {})}
         found: dict[str, dict[str, Any]] = self._client.get_metadata([NAME], {})
         return found
 

@@ -10,9 +10,11 @@ from the checkpoint; that lies beside the output, so all workers must see the sa
 
 from __future__ import annotations
 
+import itertools
 import secrets
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,6 +35,14 @@ IN_USE = 120.0
 ENDED = ("done", "failed", "cancelled", "lost")
 
 
+@dataclass(frozen=True)
+class Order:
+    """A job file and options of `dask-em run`, which no log of a worker is to show."""
+
+    text: str = field(repr=False)
+    options: tuple[str, ...] = field(repr=False)
+
+
 def submit(board: Board, text: str, options: Sequence[str], about: dict[str, Any]) -> str:
     """Start a run on the cluster, and return its id.
 
@@ -44,7 +54,7 @@ def submit(board: Board, text: str, options: Sequence[str], about: dict[str, Any
     """
     run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
     board.note(run_id, "asked", {**redacted(about), "submitted": _now()})
-    board.start(run_id, drive, run_id, text, tuple(options))
+    board.start(run_id, drive, run_id, Order(text, tuple(options)))
     return run_id
 
 
@@ -56,13 +66,11 @@ def status(board: Board, run_id: str | None = None) -> dict[str, dict[str, Any]]
     ConfigurationError
         The scheduler knows no run of this id.
     """
-    runs = {name: notes for name, notes in board.runs().items() if "asked" in notes}
-    if run_id is not None:
-        if run_id not in runs:
-            raise ConfigurationError(
-                f"no run {run_id} is known to this scheduler: dask-em status without an id lists those that are"
-            )
-        runs = {run_id: runs[run_id]}
+    runs = {name: notes for name, notes in board.notes(run_id).items() if "asked" in notes}
+    if run_id is not None and not runs:
+        raise ConfigurationError(
+            f"no run {run_id} is known to this scheduler: dask-em status without an id lists those that are"
+        )
     tasks = board.states([name for name, notes in runs.items() if not _ended(notes)])
     return {name: _record(name, notes, tasks.get(name)) for name, notes in sorted(runs.items())}
 
@@ -76,14 +84,14 @@ def wait(board: Board, run_id: str) -> dict[str, Any]:
 
 def log(board: Board, run_id: str, *, follow: bool = False) -> Iterator[str]:
     """The last lines of a run's log, and those that come until it ends."""
-    seen = (0, 0)
+    seen, ended = (0, 0), False
     while True:
-        ended = status(board, run_id)[run_id]["state"] in ENDED
+        over, ended = ended, status(board, run_id)[run_id]["state"] in ENDED
         for line in board.lines(run_id):
             if (at := (line["attempt"], line["number"])) > seen:
                 seen = at
                 yield line["line"]
-        if ended or not follow:
+        if over or not follow:  # the last lines may come after the news of the end
             return
         time.sleep(POLL)
 
@@ -126,51 +134,51 @@ def _now() -> str:
 # On the worker
 
 
-def drive(run_id: str, text: str, options: Sequence[str]) -> None:
+def drive(run_id: str, order: Order) -> None:
     """The call: run a driver beside this worker, and tell how it goes."""
     berth = Berth(run_id)
-    notes = berth.notes() or {}
+    while (notes := berth.notes()) is None:
+        if not berth.wanted:
+            return
     attempt = notes.get("told", {}).get("attempt", 0) + 1
     record = {"state": "running", "attempt": attempt, "worker": berth.address, "started": _now()}
     _tell(berth, record)
-    if attempt > 1 and "--resume" not in options:
-        options = *options, "--resume"
-    driver, code = _driven(berth, attempt, text, (*options, "--scheduler", berth.scheduler))
+    numbers = itertools.count(1)
+
+    def log(line: str) -> None:
+        berth.log({"attempt": attempt, "number": next(numbers), "line": redacted(line)})
+
+    options = [*order.options, *(["--resume"] if attempt > 1 else []), "--scheduler", berth.scheduler]
     until = time.monotonic() + IN_USE
-    while code == OutputError.exit_code and attempt > 1 and time.monotonic() < until:
+    while True:
+        driver = Driver(order.text, options, berth.tls, log)
+        code = _driven(berth, attempt, driver)
+        if code != OutputError.exit_code or attempt == 1 or time.monotonic() > until:
+            break
         time.sleep(5 * POLL)
-        driver, code = _driven(berth, attempt, text, (*options, "--scheduler", berth.scheduler))
     if code is None:  # another worker does this now, or nobody is to do it
         return
     cancelled = code != 0 and bool((berth.notes() or {}).get("cancel"))
     end = "done" if code == 0 else "cancelled" if cancelled else "failed"
-    _tell(
-        berth, record | {"state": end, "ended": _now(), "exit": code, "facts": driver.facts, "message": driver.message}
-    )
+    told = {"state": end, "ended": _now(), "exit": code, "facts": driver.facts, "message": driver.message}
+    _tell(berth, record | told)
 
 
-def _driven(berth: Berth, attempt: int, text: str, options: Sequence[str]) -> tuple[Driver, int | None]:
-    """A driver that has ended, with its exit code, or None if this worker is no longer to run it."""
-    number = 0
-
-    def log(line: str) -> None:
-        nonlocal number
-        number += 1
-        berth.log({"attempt": attempt, "number": number, "line": redacted(line)})
-
-    driver, until = Driver(text, options, berth.tls, log), None
+def _driven(berth: Berth, attempt: int, driver: Driver) -> int | None:
+    """The exit code of a driver that has ended, or None if this worker is no longer to run it."""
+    until = None
     while (code := driver.wait(POLL)) is None:
         notes = berth.notes()
         replaced = notes is not None and notes.get("told", {}).get("attempt", attempt) != attempt
         if replaced or not berth.wanted:
             driver.kill()
-            return driver, None
+            return None
         if notes and notes.get("cancel") and until is None:
             driver.terminate()
             until = time.monotonic() + GRACE
         if until is not None and time.monotonic() > until:
             driver.kill()
-    return driver, code
+    return code
 
 
 def _tell(berth: Berth, record: dict[str, Any]) -> None:

@@ -13,8 +13,11 @@ import pandas as pd
 import psutil
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from distributed import LocalCluster
 
+from dask_em.cli import em
+from dask_em.cli_submit import told
 from dask_em.errors import ConfigurationError
 from dask_em.execution.remote import connected
 from dask_em.operate import submission
@@ -109,6 +112,36 @@ def test_a_run_that_cannot_be_done_says_so_by_its_id() -> None:
         lines = [json.loads(line) for line in submission.log(board, run_id, follow=True)]
         assert [line["event"] for line in lines] == ["message", "ended"]
         assert submission.cancel(board, run_id) == submission.status(board)[run_id] == record
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("status --scheduler tcp://127.0.0.1:1", "is not encrypted: give a tls:// address, or say --insecure"),
+        ("cancel 2026 --scheduler tls://127.0.0.1:1", "there are no certificates for tls://127.0.0.1:1"),
+        ("status --wait --scheduler tls://127.0.0.1:1", "--wait needs the id of a run"),
+        ("submit job.yaml --scheduler tls://127.0.0.1:1", "job.yaml:1:1: pipeline: this key is required"),
+        ("submit job.yaml", "Missing option '--scheduler'"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_before_a_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("job.yaml").write_text("pipelin: customer_segmentation")
+    done = CliRunner().invoke(em, words.split())
+    assert done.exit_code == 2
+    assert said in done.stderr
+    assert done.stdout == ""
+
+
+def test_lines_of_a_log_are_told_in_words() -> None:
+    event = {"time": "2026-03-14T02:00:00.000+00:00", "event": "scan", "scan": 3, "objective": -1.5}
+    assert told(json.dumps(event)) == "2026-03-14T02:00:00.000+00:00 scan scan=3 objective=-1.5"
+    message = {"time": "now", "event": "message", "level": "error", "message": "no worker: start one"}
+    assert told(json.dumps(message)) == "now error: no worker: start one"
+    for plain in ("Killed", "[1]", '{"time": 1}'):
+        assert told(plain) == plain
 
 
 @pytest.mark.faults

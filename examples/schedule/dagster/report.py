@@ -13,5 +13,7 @@ with open_dagster_pipes() as pipes, subprocess.Popen(COMMAND, stdout=subprocess.
     signal.signal(signal.SIGINT, lambda number, frame: job.send_signal(number))  # a run that is cancelled ends tidily
     facts, _ = job.communicate()
     if job.returncode == 0:
-        pipes.report_asset_materialization(metadata=json.loads(facts.splitlines()[-1]))
+        found = json.loads(facts.splitlines()[-1])
+        told = {k: {"raw_value": v, "type": "json"} if isinstance(v, dict) else v for k, v in found.items()}
+        pipes.report_asset_materialization(metadata=told)
     pipes.report_custom_message(job.returncode)

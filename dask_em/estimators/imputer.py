@@ -399,7 +399,7 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             )
         columns = self.imputation_.schema.design.columns
         if is_dask_frame(X):
-            from dask_em.execution.dask import map_frame
+            from dask_em.execution.frames import map_frame
 
             empty = pd.DataFrame(columns=[str(lv) for lv in self.imputation_.levels(column)], dtype=float)
             return map_frame(X, partial(probabilities_of_frame, self.imputation_, column, columns), empty)
@@ -473,7 +473,7 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     def _complete(self, X: Any, replicate: int | None) -> Any:
         named = self._named(X)
         if is_dask_frame(X):
-            from dask_em.execution.dask import map_numbered
+            from dask_em.execution.frames import map_numbered
 
             return map_numbered(X, partial(complete_frame, self.imputation_, replicate))
         source = open_source(named)

@@ -60,7 +60,7 @@ def to_source(
 
 
 def _dask_source(X: Any, columns: tuple[str, ...] | None, extra: dict[str, Any], n_labels: int) -> Source:
-    from dask_em.execution.dask import frame_pieces, map_frame
+    from dask_em.execution.frames import frame_pieces, map_frame
 
     frame = _dask_table(X)
     for name, values in extra.items():
@@ -162,7 +162,7 @@ def score_lazily(
     X: Any, function: Callable[[pa.Table], NDArray[Any]], columns: tuple[str, ...], names: list[str] | str
 ) -> Any:
     """The same for a Dask dataframe: a lazy Dask result with its partitions."""
-    from dask_em.execution.dask import map_frame
+    from dask_em.execution.frames import map_frame
 
     meta = _like_pandas(function(_no_rows(columns)), pd.RangeIndex(0), names)
     return map_frame(X, partial(_score_frame, function, columns, names), meta)

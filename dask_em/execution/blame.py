@@ -125,13 +125,14 @@ def verdict(reading: Reading, finding: Finding) -> DataError:
     return DataError(f"{what} ends every process that reads it ({how}): check the file, or leave it out")
 
 
-def acquitted(reading: Reading | None, died: int, overfull: int) -> DaskEMError:
-    """The error where workers died of a task, but of none of its pieces alone."""
-    what = ""
-    if reading is not None and reading.pieces:
+def acquitted(reading: Reading | None, task: Any, died: int, overfull: int) -> DaskEMError:
+    """The error where workers died of a task, but of none of its pieces alone, or of a task that is not ours."""
+    if reading is None:
+        what = f"of the task {task!r}, which makes the dataframe or is none of this run"
+    else:
         ends = dict.fromkeys((_named(reading.pieces[0])[0], _named(reading.pieces[-1])[0]))
-        what = f" while they worked on {' to '.join(ends)}, each of which alone ends no process"
+        what = f"while they worked on {' to '.join(ends)}, each of which alone ends no process"
     memory = f", {overfull} of them over their memory limit" if overfull else ""
     return TryAgainError(
-        f"{died} workers died one after another{what}{memory}: look at their logs, and give them more memory (memory_limit) or fewer threads"
+        f"{died} workers died one after another {what}{memory}: look at their logs, and give them more memory (memory_limit) or fewer threads"
     )

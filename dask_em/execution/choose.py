@@ -16,7 +16,7 @@ def is_dask_frame(X: Any) -> bool:
     """Whether X is a Dask dataframe or series, without importing Dask."""
     if "dask.dataframe" not in sys.modules:
         return False
-    from dask_em.execution.dask import is_frame
+    from dask_em.execution.frames import is_frame
 
     return is_frame(X)
 

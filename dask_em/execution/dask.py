@@ -1,4 +1,4 @@
-"""Scans on a Dask cluster: the only place that knows Dask.
+"""Scans on a Dask cluster.
 
 A scan is a few tasks a worker thread, each walking a run of units, and one root task that completes the tree and does the M-step. The state stays on the
 cluster; the driver looks at a small record. Every task is a pure function of its arguments, is pinned to no worker, and can be computed
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
@@ -17,119 +17,22 @@ from time import time
 from typing import Any
 from uuid import uuid4
 
-import dask
-import dask.dataframe as dd
-from dask.local import get_sync
-from dask.optimization import cull
-from distributed import Client, Future, KilledWorker, default_client, futures_of
+from distributed import Client, Future, KilledWorker, default_client
 
 from dask_em.errors import DaskEMError, TryAgainError
 from dask_em.execution import blame, tasks
 from dask_em.execution.base import Forgetful, Unit, make_runs
 from dask_em.execution.blocks import Encode, warn_of_trouble
 from dask_em.execution.cluster import connect, start_here, stop
+from dask_em.execution.frames import SharedPiece
 from dask_em.execution.tiers import Tier, check_wanted, choose
 from dask_em.execution.watch import Limits, Watch
 
 RUNS_PER_THREAD = 2
 """Tasks of a scan for each worker thread: enough to balance, few enough that scheduling costs little."""
 
-
 FAN_IN = 32
 """Sums that one task adds up: where there are more, tasks between the runs and the root add up groups of them, so that no worker receives those of the whole cluster."""
-
-SHARED = 2
-"""How many times as large as their common graph the graphs of all partitions may be together, for each to be worth computing by itself."""
-
-
-@dataclass(frozen=True)
-class LazyPiece:
-    """A partition of a Dask dataframe, as a piece that is computed by whoever reads it and not kept."""
-
-    graph: Mapping[Any, Any]
-    key: Any
-    wrap: Callable[..., Any]
-    origin: tuple[str, int]
-
-    def read(self, columns: Sequence[str]) -> Any:
-        """Compute the partition in this thread and read it."""
-        return self._computed().read(columns)
-
-    def marked(self, columns: Sequence[str]) -> Any:
-        """The same, with marks of what was read."""
-        return self._computed().marked(columns)
-
-    def pinned(self, marks: Any) -> LazyPiece:
-        """The same partition, which must hold what it held when these marks were taken."""
-        return replace(self, wrap=partial(self.wrap, known=marks))
-
-    def _computed(self) -> Any:
-        return self.wrap(get_sync(self.graph, self.key), origin=self.origin)
-
-
-@dataclass(frozen=True)
-class SharedPiece:
-    """A partition that needs work which others need too, such as a shuffle, or that is in the memory of a cluster: the cluster computes it."""
-
-    delayed: Any
-    origin: tuple[str, int]
-
-    def read(self, columns: Sequence[str]) -> Any:
-        """Compute the partition in this thread and read it."""
-        return self.delayed.compute(scheduler="synchronous").read(columns)
-
-    def marked(self, columns: Sequence[str]) -> Any:
-        """The same, with marks of what was read."""
-        return self.delayed.compute(scheduler="synchronous").marked(columns)
-
-    def pinned(self, marks: Any) -> SharedPiece:
-        """The same partition, which must hold what it held when these marks were taken."""
-        pin = dask.delayed(_pinned, pure=True, traverse=False)
-        return replace(self, delayed=pin(self.delayed, marks))
-
-
-def _pinned(piece: Any, marks: Any) -> Any:
-    return piece.pinned(marks)
-
-
-def frame_pieces(frame: Any, wrap: Callable[..., Any]) -> tuple[LazyPiece | SharedPiece, ...]:
-    """The partitions of a Dask dataframe, each made a piece by `wrap(partition, origin=...)`."""
-    frame = frame.optimize()
-    graph, keys = dict(frame.__dask_graph__()), frame.__dask_keys__()
-    origins = [(f"partition {i}", 0) for i in range(len(keys))]
-    own = None if futures_of(graph) else _graphs(graph, keys)
-    if own is not None:
-        return tuple(LazyPiece(g, key, wrap, o) for g, key, o in zip(own, keys, origins))
-    make = dask.delayed(wrap, pure=True, traverse=False)
-    return tuple(SharedPiece(make(p, origin=o), o) for p, o in zip(frame.to_delayed(), origins))
-
-
-def _graphs(graph: dict[Any, Any], keys: Sequence[Any]) -> list[dict[Any, Any]] | None:
-    """What each key needs of a graph, or None where many need the same."""
-    graphs, left = [], SHARED * len(graph)
-    for key in keys:
-        graphs.append(cull(graph, [key])[0])
-        left -= len(graphs[-1])
-        if left < 0:
-            return None
-    return graphs
-
-
-def is_frame(X: Any) -> bool:
-    """Whether X is a Dask dataframe or series."""
-    return isinstance(X, (dd.DataFrame, dd.Series))
-
-
-def map_frame(frame: Any, function: Callable[[Any], Any], meta: Any) -> Any:
-    """A lazy Dask result: the function of every partition."""
-    return frame.map_partitions(function, meta=meta, enforce_metadata=False)
-
-
-def map_numbered(frame: Any, function: Callable[[Any, int], Any]) -> Any:
-    """A lazy Dask dataframe like `frame`: the function of every partition and its number."""
-    apply = dask.delayed(function, pure=True, traverse=False)
-    parts = [apply(partition, i) for i, partition in enumerate(frame.to_delayed())]
-    return dd.from_delayed(parts, meta=frame._meta, divisions=frame.divisions, verify_meta=False)
 
 
 def active_client() -> Client | None:
@@ -317,8 +220,7 @@ class DaskExecutor(Forgetful):
 
     def _blamed(self, error: KilledWorker) -> DaskEMError:
         """The error for the piece that kills workers: perhaps not of the task that Dask gave up, but of one beside it."""
-        group, *_, number = error.task if isinstance(error.task, tuple) else (error.task, -1)
-        ours = self._readings.get(number) if self._token in group else None
+        ours = self._readings.get(error.task[-1]) if self._token in str(error.task) else None
         others = [own for own in self._readings.values() if own is not ours and own.future.status != "finished"]
         for reading in self._readings.values():
             reading.future.release()  # so that it kills nobody beside
@@ -332,7 +234,8 @@ class DaskExecutor(Forgetful):
             if finding is not None:
                 return blame.verdict(suspect, finding)
         events = self._watch.ask(self.client.scheduler.events, topic="worker-restart-memory")
-        return blame.acquitted(ours, error.allowed_failures + 1, sum(at >= self._began for at, _ in events))
+        overfull = sum(at >= self._began for at, _ in events)
+        return blame.acquitted(ours, error.task, error.allowed_failures + 1, overfull)
 
     def losses(self) -> dict[str, int]:
         events = self._watch.ask(self.client.scheduler.events, topic="all")
@@ -370,9 +273,8 @@ class DaskExecutor(Forgetful):
     def _rooms(self) -> list[tasks.Room]:
         """What each worker has; workers of one host share what is limited for none of them."""
         self._threads()
-        found = self._watch.ask(
-            self.client._run, tasks.room, self.scratch, on_error="ignore"
-        )  # a worker may just be lost
+        # A worker may just be lost: the others tell.
+        found = self._watch.ask(self.client._run, tasks.room, self.scratch, on_error="ignore")
         rooms: list[tasks.Room] = list(found.values())
         beside = Counter(room.host for room in rooms)
         return [

@@ -45,7 +45,7 @@ def test_pieces_that_raise_or_do_no_harm_are_acquitted(table: Path) -> None:
     assert blame.probe(read, pieces, 0, 0, lambda: seen.append(1)) is None
     assert seen
     reading = blame.Reading(None, read, pieces[:3], 0, pieces[:3])
-    assert str(blame.acquitted(reading, 4, 2)) == (
+    assert str(blame.acquitted(reading, ("em-walk_run-token", 7, 3), 4, 2)) == (
         "4 workers died one after another while they worked on row group 0 of part-0.parquet to row group 2 of part-0.parquet, each of which alone ends no process, "
         "2 of them over their memory limit: look at their logs, and give them more memory (memory_limit) or fewer threads"
     )
@@ -94,6 +94,19 @@ def test_a_poisonous_partition_of_a_dataframe(tmp_path: Path) -> None:
         pytest.raises(DataError, match=r"partition 3 ends every process that reads it \(exit code 1\)"),
     ):
         fit(frame, DaskExecutor(client))
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(120)
+def test_a_poisonous_partition_that_others_need_too(tmp_path: Path) -> None:
+    """What a shuffle needs is computed by tasks of the dataframe, and it is they that are told."""
+    frame = dd.from_map(end_the_process, range(6), meta=pd.DataFrame({"a": [0.0], "b": [0.0]}))
+    with (
+        cluster(tmp_path, 2) as own,
+        own.client(2) as client,
+        pytest.raises(TryAgainError, match=r"workers died one after another of the task .*end_the_process"),
+    ):
+        fit(frame.shuffle("a"), DaskExecutor(client))
 
 
 @pytest.mark.faults

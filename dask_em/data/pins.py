@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from dask_em.checksum import checksum
 from dask_em.data.columns import plain
@@ -120,19 +120,31 @@ def differ(known: Marks, marks: Marks) -> bool:
 
 
 def column_marks(name: str, column: pa.ChunkedArray) -> Marks:
-    """Marks of the cells of a column in any order: how many are missing, and sums of the positive and the negative, or of words of others."""
+    """Marks of the cells of a column in any order: how many are missing, and sums of the positive and the negative, of whole numbers and their squares, or of words of others."""
     cells = plain(column)
     if pa.types.is_floating(cells.type):
-        values = pc.fill_null(cells, float("nan")).to_numpy(zero_copy_only=False).astype(np.float64)
-        present = values[~np.isnan(values)]
-        sums = (float(np.maximum(present, 0.0).sum()), float(np.minimum(present, 0.0).sum()))
-        return {(name, "+"): sums[0], (name, "-"): sums[1], (name, ""): len(values) - len(present)}
+        values, missing = _filled(cells).astype(np.float64, copy=False), cells.null_count
+        with np.errstate(invalid="ignore", over="ignore"):
+            if np.isnan(values.sum()):
+                missing += int(np.count_nonzero(np.isnan(values)))
+                values = np.nan_to_num(values, posinf=np.inf, neginf=-np.inf)
+            up, down = np.maximum(values, 0.0).sum(), np.minimum(values, 0.0).sum()
+        return {(name, "+"): float(up), (name, "-"): float(down), (name, ""): missing}
+    if pa.types.is_integer(cells.type):
+        words = _filled(cells).astype(np.uint64)
+        return {(name, "x"): int(words.sum()), (name, "xx"): int(words @ words), (name, ""): cells.null_count}
     if pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type):
         levels = cells.value_counts()
         words = mix(cell_bits(levels.field("values")), levels.field("counts").to_numpy().astype(np.uint64))
     else:
         words = cell_bits(cells)
     return {(name, ""): int(np.add.reduce(words, dtype=np.uint64))}
+
+
+def _filled(cells: pa.Array) -> NDArray[Any]:
+    """The values, 0 where one is missing."""
+    own: NDArray[Any] = (cells.fill_null(0) if cells.null_count else cells).to_numpy(zero_copy_only=False)
+    return own
 
 
 def read_marked(piece: Any, columns: Sequence[str]) -> tuple[pa.Table, Marks]:

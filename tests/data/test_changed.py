@@ -421,6 +421,8 @@ CELLS = {
     "numbers": (pa.array([1.5, None, -2.0, 0.25]), pa.array([1.5, None, 2.0, 0.25])),
     "holes": (pa.array([0.0, None, 1.0]), pa.array([0.0, 0.0, 1.0])),
     "whole": (pa.array([3, 5, None]), pa.array([4, 4, None])),
+    "whole and negative": (pa.array([-3, 5, 0], pa.int32()), pa.array([-3, 4, 1], pa.int32())),
+    "not a number": (pa.array([np.nan, 1.0, 0.0]), pa.array([0.0, 1.0, 0.0])),
     "text": (pa.array(["a", "b", "b", None]), pa.array(["a", "a", "b", None])),
     "flags": (pa.array([True, False, True]), pa.array([True, False, False])),
 }
@@ -435,8 +437,11 @@ def test_marks_of_cells_know_contents_and_no_order(kind: str) -> None:
     assert differ(marks, column_marks("x", other))
 
 
-def test_marks_of_cells_forgive_rounding() -> None:
-    x = np.random.default_rng(0).normal(size=1000)
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_marks_of_cells_forgive_rounding(kind: type) -> None:
+    x = np.random.default_rng(0).normal(size=1000).astype(kind).astype(float)
+    turned = [pa.chunked_array([np.r_[own, np.nan, np.inf, -np.inf].astype(kind)]) for own in (x, x[::-1])]
+    assert not differ(column_marks("x", turned[0]), column_marks("x", turned[1]))
     marks = column_marks("x", pa.chunked_array([x]))
     assert not differ(marks, column_marks("x", pa.chunked_array([x * (1 + 1e-15)])))
     assert differ(marks, column_marks("x", pa.chunked_array([np.r_[x[:-1], x[-1] + 1e-3]])))

@@ -90,7 +90,9 @@ def installed(tmp_path: Path) -> Callable[..., Path]:
     return install
 
 
-@pytest.mark.parametrize("path", [p for p in EXAMPLES.rglob("*") if p.is_file() and p.suffix != ".pyc"], ids=str)
+@pytest.mark.parametrize(
+    "path", [p for p in EXAMPLES.rglob("*") if p.is_file() and p.suffix != ".pyc"], ids=lambda p: p.name
+)
 def test_an_example_fits_on_a_page(path: Path) -> None:
     assert len(path.read_text().splitlines()) < 60
 

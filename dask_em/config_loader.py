@@ -21,6 +21,9 @@ from dask_em.errors import ConfigurationError
 MAX_BYTES = 1_000_000
 """A job file is a page; anything larger is the wrong file, or an attack on the parser."""
 
+MAX_NAME = 200
+"""Characters of a key that a message repeats."""
+
 T = TypeVar("T")
 
 
@@ -118,8 +121,14 @@ def _order(mistake: tuple[Place, Keys, str]) -> tuple[Place, str]:
 
 
 def _line(place: Place, path: Keys, message: str) -> str:
-    dotted = ".".join(map(str, path))
+    dotted = ".".join(_printable(str(key)) for key in path)
     return f"{place}: {message}" if not dotted or place.name == f"--set {dotted}" else f"{place}: {dotted}: {message}"
+
+
+def _printable(key: str) -> str:
+    """A key as a terminal may show it: of bounded length, its controls as escapes."""
+    own = "".join(c if c.isprintable() else repr(c)[1:-1] for c in key[:MAX_NAME])
+    return own if len(key) <= MAX_NAME else f"{own}..."
 
 
 def _path(detail: Any, data: Any) -> Keys:

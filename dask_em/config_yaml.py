@@ -1,6 +1,6 @@
 """A YAML 1.2 text as plain data that remembers where every key and value stands.
 
-Refused: aliases (a few bytes can expand to gigabytes), tags, duplicate keys, keys that are not text, deep nesting. Values of
+Refused: aliases (a few bytes can expand to gigabytes), tags, duplicate keys, keys that are not text, deep nesting, very many values. Values of
 the command line are laid over the file and bring their own place. It must not know what the keys mean.
 """
 
@@ -12,11 +12,21 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import AliasEvent, MappingEndEvent, MappingStartEvent, SequenceEndEvent, SequenceStartEvent
-from ruamel.yaml.nodes import MappingNode, SequenceNode
+from ruamel.yaml.events import (
+    AliasEvent,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+)
+from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
 MAX_DEPTH = 50
 """Deeper nesting would exhaust Python's stack."""
+
+MAX_VALUES = 20_000
+"""Keys and values of a file; reading more would take longer than anybody waits for a sentence."""
 
 COMMAND_LINE = 1 << 30
 """Line of what was given on the command line: after every line of a file."""
@@ -73,8 +83,9 @@ class Document:
         self.data = self._build(yaml, node, ()) if node else None
 
     def _refused(self, events: Iterable[Any]) -> Iterator[tuple[Place, Keys, str]]:
-        depth = 0
+        depth = values = 0
         for event in events:
+            values += isinstance(event, ScalarEvent)
             depth += isinstance(event, (MappingStartEvent, SequenceStartEvent))
             depth -= isinstance(event, (MappingEndEvent, SequenceEndEvent))
             if isinstance(event, AliasEvent):
@@ -82,20 +93,27 @@ class Document:
             if depth > MAX_DEPTH:
                 yield self.place(event.start_mark), (), f"nested deeper than {MAX_DEPTH} levels: flatten it"
                 return
+            if values > MAX_VALUES:
+                yield self.place(event.start_mark), (), f"more than {MAX_VALUES:,} values: this is not a job file"
+                return
 
     def _build(self, yaml: YAML, node: Any, at: Keys) -> Any:
         self.values[at] = self.place(node.start_mark)
-        if isinstance(node, MappingNode):
-            return self._mapping(yaml, node, at)
-        if isinstance(node, SequenceNode):
-            return [self._build(yaml, item, (*at, i)) for i, item in enumerate(node.value)]
         kind = str(node.tag).removeprefix("tag:yaml.org,2002:")
-        if kind == "timestamp":  # no setting is a date, but a column or folder may be named like one
+        if isinstance(node, MappingNode) and kind == "map":
+            return self._mapping(yaml, node, at)
+        if isinstance(node, SequenceNode) and kind == "seq":
+            return [self._build(yaml, item, (*at, i)) for i, item in enumerate(node.value)]
+        if isinstance(node, ScalarNode) and (kind == "timestamp" or (kind in ("int", "float") and "_" in node.value)):
+            # No setting is a date, but a column or folder may be named like one; and in YAML 1.2 a number has no underscores.
             return node.value
         try:
-            if kind in ("null", "bool", "int", "float", "str"):
-                return yaml.constructor.construct_object(node)
-        except (ValueError, KeyError):
+            if isinstance(node, ScalarNode) and kind in ("null", "bool", "int", "float", "str"):
+                value = yaml.constructor.construct_object(node)
+                if not isinstance(value, int) or value.bit_length() <= 64:
+                    return value
+                kind = "number"
+        except (ValueError, KeyError, OverflowError):
             kind = "number"
         wrong = (
             "is not a number that can be read"

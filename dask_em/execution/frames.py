@@ -12,6 +12,7 @@ import dask.dataframe as dd
 from dask.local import get_sync
 from dask.optimization import cull
 from distributed import futures_of
+from distributed.shuffle._core import P2PBarrierTask
 
 SHARED = 2
 """How many times as large as their common graph the graphs of all partitions may be together, for each to be worth computing by itself."""
@@ -80,7 +81,9 @@ def frame_pieces(frame: Any, wrap: Callable[..., Any]) -> tuple[LazyPiece | Shar
 
 
 def _graphs(graph: dict[Any, Any], keys: Sequence[Any]) -> list[dict[Any, Any]] | None:
-    """What each key needs of a graph, or None where many need the same."""
+    """What each key needs of a graph, or None where many need the same, or workers trade rows: one alone cannot."""
+    if any(isinstance(task, P2PBarrierTask) for task in graph.values()):
+        return None
     graphs, left = [], SHARED * len(graph)
     for key in keys:
         graphs.append(cull(graph, [key])[0])

@@ -417,6 +417,14 @@ def test_partitions_that_share_work_too(quiet: Path) -> None:
         profile_source(source, design, own)
 
 
+def test_partitions_that_workers_trade_are_computed_by_the_cluster(quiet: Path, cluster: DaskExecutor) -> None:
+    frame = dd.from_map(pd.read_parquet, [quiet / "a.parquet", quiet / "b.parquet"])
+    (source, *_) = to_source(frame.shuffle("x", shuffle_method="p2p"), None, None, None)
+    design = Design(gaussian=("x", "y"))
+    source = pinned(source, profile_source(source, design, cluster).marks)
+    assert profile_source(source, design, cluster).rows == 600
+
+
 CELLS = {
     "numbers": (pa.array([1.5, None, -2.0, 0.25]), pa.array([1.5, None, 2.0, 0.25])),
     "holes": (pa.array([0.0, None, 1.0]), pa.array([0.0, 0.0, 1.0])),

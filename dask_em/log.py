@@ -15,6 +15,8 @@ from typing import Any
 
 import click
 
+from dask_em.redaction import redacted
+
 
 class Log:
     """Sentences for people; progress on one line of a terminal, or every few seconds in a file."""
@@ -23,7 +25,7 @@ class Log:
 
     def say(self, level: str, message: str) -> None:
         """Tell an error, a warning or what goes on."""
-        for line in message.splitlines():
+        for line in redacted(message).splitlines():
             click.echo(f"dask-em: {level}: {line}", err=True)
 
     def event(self, event: str, **facts: Any) -> None:
@@ -87,7 +89,7 @@ class JsonHandler(logging.Handler):
 
 def _tell(event: str, **facts: Any) -> None:
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    click.echo(json.dumps({"time": now, "event": event, **facts}), err=True)
+    click.echo(json.dumps(redacted({"time": now, "event": event, **facts})), err=True)
 
 
 def seldom(show: Callable[[Any], None], seconds: float = 2.0) -> Callable[[Any], None]:

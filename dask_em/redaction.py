@@ -1,7 +1,7 @@
 """Text and settings without their secrets: for whatever is printed, logged or saved.
 
-A secret is what stands in a URL before its host or after its question mark (`s3://key:secret@bucket`, `?sig=...`), and the value of a setting whose
-name says that it is one. Secrets belong in the environment or in files, but one that was written elsewhere must still not be repeated.
+A secret is what stands in a URL before its host or after its question mark (`s3://key:secret@bucket`, `?sig=...`), and the value of an option whose
+name says that it is one: of what is passed on to others, for elsewhere in a job such a name is that of a column. Secrets belong in the environment or in files, but one that was written elsewhere must still not be repeated.
 """
 
 from __future__ import annotations
@@ -22,32 +22,28 @@ _GIVEN = re.compile(rf"""({_SECRET}(?:['"]\s*:|\s*=)\s*['"]?)[^\s'",;&)}}]+""", 
 _NAMED = re.compile(rf"{_SECRET}$", re.IGNORECASE)
 
 
-def redacted(value: Any) -> Any:
+def redacted(value: Any, *, options: bool = False) -> Any:
     """The same text or settings with `***` in the place of every secret.
 
     Parameters
     ----------
     value : text, a path, or mappings, lists and tuples of such; anything else is returned as it is
+    options : whether the names in it are those of options; those below a name that ends in "options" are in any case
     """
-    return _redacted(value, options=False)
-
-
-def _redacted(value: Any, *, options: bool) -> Any:
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     if isinstance(value, str):
         without_user = _USER.sub(rf"\1{HIDDEN}@", value)
         return _GIVEN.sub(rf"\1{HIDDEN}", _QUERY.sub(rf"\1{HIDDEN}", without_user))
     if isinstance(value, Mapping):
-        return {name: _setting(str(name), own, options=options) for name, own in value.items()}
+        return {name: _setting(str(name), own, options) for name, own in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_redacted(own, options=options) for own in value)
+        return type(value)(redacted(own, options=options) for own in value)
     return value
 
 
-def _setting(name: str, value: Any, *, options: bool) -> Any:
-    """What is told of a setting; `key` is a column of a table, but among options that of an account."""
+def _setting(name: str, value: Any, options: bool) -> Any:
     plain = value is None or isinstance(value, (bool, Mapping))
-    if not plain and (_NAMED.search(name) or (options and name.lower() in ("key", "auth", "pass"))):
+    if options and not plain and (_NAMED.search(name) or name.lower() in ("key", "auth", "pass")):
         return HIDDEN
-    return _redacted(value, options=options or name.endswith("options"))
+    return redacted(value, options=options or name.endswith("options"))

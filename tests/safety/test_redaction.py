@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dask
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -17,6 +19,7 @@ from dask_em.data.raster_files import open_raster
 from dask_em.data.sinks import check_vacant
 from dask_em.data.sources import open_source, with_columns
 from dask_em.errors import DaskEMError, DataError
+from dask_em.log import JsonLog, Log
 from dask_em.redaction import redacted
 
 SECRET = "c4n4ry/s3cr3t+x="
@@ -59,23 +62,23 @@ def test_what_holds_no_secret_stays(text: str) -> None:
 def test_settings_are_redacted_by_their_name() -> None:
     settings = {
         "key": "customer_id",
-        "transforms": {"token_count": "log"},
+        "transforms": {"token": "log"},
         "path": f"s3://a:{SECRET}@b/c",
         "cluster": {"options": {"key": SECRET, "api_token": SECRET, "n": [1, f"https://u:{SECRET}@h"], "client": None}},
         "storage_options": {"client_kwargs": {"aws_secret_access_key": SECRET, "region": "x"}},
         "ca_file": Path("certificates/ca.pem"),
-        "password": None,
+        "bounds": {"password": [0, 1]},
     }
     told = redacted(settings)
     assert SECRET not in str(told)
     assert told == {
         "key": "customer_id",
-        "transforms": {"token_count": "log"},
+        "transforms": {"token": "log"},
         "path": "s3://***@b/c",
         "cluster": {"options": {"key": "***", "api_token": "***", "n": [1, "https://***@h"], "client": None}},
         "storage_options": {"client_kwargs": {"aws_secret_access_key": "***", "region": "x"}},
         "ca_file": "certificates/ca.pem",
-        "password": None,
+        "bounds": {"password": [0, 1]},
     }
 
 
@@ -117,3 +120,22 @@ def test_rows_in_memory_are_not_shown_by_what_reads_them() -> None:
     frame = pd.DataFrame({"x": [987654.321]})
     for table in (frame, frame.to_numpy(), pa.table(frame)):
         assert "987654" not in repr(with_columns(open_source(table), **{"#weight": [987654.0]}))
+
+
+def test_a_mapping_may_be_said_to_be_options() -> None:
+    assert redacted({"secret": SECRET, "key": SECRET, "anon": False}, options=True) == {
+        "secret": "***",
+        "key": "***",
+        "anon": False,
+    }
+
+
+@pytest.mark.parametrize("log", [Log, JsonLog])
+def test_a_log_tells_no_secret(log: type[Log], capsys: pytest.CaptureFixture[str]) -> None:
+    with dask.config.set(logging={}):
+        before = logging.root.handlers[:]
+        log().say("warning", f"s3://AKIA:{SECRET}@bucket does not answer")
+        logging.root.handlers[:] = before
+    said = capsys.readouterr().err
+    assert "s3://***@bucket does not answer" in said
+    assert SECRET not in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from dask_em.cli_submit import told
 from dask_em.errors import ConfigurationError
 from dask_em.execution.remote import Board, connected
 from dask_em.operate import submission
+from dask_em.operate.driver import COMMAND
 from tests.operate.processes import Processes, processes, until
 
 JOB = """\
@@ -65,14 +67,19 @@ class Cluster(Processes):
         return [own["scan"] for own in told if "scan" in own]
 
 
-@contextmanager
-def cluster(folder: Path, n_workers: int = 2) -> Iterator[Cluster]:
+def write_jobs(folder: Path) -> None:
+    """A table, and jobs on it."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(4000, 3))
     x[:1500] += 1.5
     pd.DataFrame(x, columns=list("xyz")).rename_axis("id").reset_index().to_parquet(folder / "people.parquet")
     for name, k, scans in (("quick", 2, 5), ("long", 6, 3000), ("alone", 2, 5), ("calm", 4, 150), ("hit", 4, 150)):
         (folder / f"{name}.yaml").write_text(JOB.format(output=name, k=k, scans=scans))
+
+
+@contextmanager
+def cluster(folder: Path, n_workers: int = 2) -> Iterator[Cluster]:
+    write_jobs(folder)
     with processes(folder) as plain:
         own = Cluster(folder)
         own.all = plain.all
@@ -213,3 +220,22 @@ def test_a_driver_lost_with_its_worker_goes_on_elsewhere(tmp_path: Path) -> None
         assert record["taken_from_checkpoint"] > 0
         assert ended["facts"]["segments"] == json.loads(calm.stdout)["segments"]
         assert all(a.equals(b) for a, b in zip(tables(tmp_path / "hit"), tables(tmp_path / "calm"), strict=True))
+
+
+@pytest.mark.faults
+def test_a_driver_that_has_nothing_to_say_ends_with_its_worker_too(tmp_path: Path) -> None:
+    write_jobs(tmp_path)
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    order = {"text": (tmp_path / "long.yaml").read_text(), "options": [*HERE, "--quiet"], "tls": {}}
+    driver = subprocess.Popen(COMMAND, cwd=tmp_path, stdin=subprocess.PIPE, **silent)
+    try:
+        assert driver.stdin is not None
+        driver.stdin.write(json.dumps(order).encode() + b"\n")
+        driver.stdin.flush()
+        until(lambda: any(tmp_path.glob(".long.run/journal/*")), 60)
+        driver.stdin.close()
+        assert driver.wait(5) == 1
+    finally:
+        driver.kill()
+        driver.wait()
+    assert (tmp_path / ".long.run" / "plan.json").exists()

@@ -73,6 +73,16 @@ def test_a_level_of_a_few_persons_is_not_named() -> None:
     assert "level 2" in replace(sums, smallest=0).table([0, 1]).to_csv()
 
 
+def test_a_segment_of_a_few_persons_is_flagged() -> None:
+    sums = segments_of(np.array([[40, 60, 3], [30, 20, 1]]), np.array([0, 0, 2]))
+    assert sums.small([7, 4, 9]) == [9]
+    facts = sums.facts([7, 4, 9])
+    assert facts["small_segments"] == [9]
+    assert [own["rows"] for own in facts["segments"]] == [None, 80, None]
+    assert facts["outliers"] is None
+    assert replace(sums, smallest=0).facts([7, 4, 9])["outliers"] == 2
+
+
 def test_a_share_does_not_tell_how_many_are_missing() -> None:
     """47 of 50 have answered: sevenths of 47 would tell the 3 who have not."""
     sums = segments_of(np.array([[20, 400], [27, 300]]), np.array([0, 0]))

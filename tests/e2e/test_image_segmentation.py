@@ -49,7 +49,7 @@ def china(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
 def test_everything_is_there(china: tuple[Path, dict[str, Any]]) -> None:
     folder, facts = china
     names = {"labels.png", "posterior.tif", "overlay.png", "boundaries.png", "regions.csv", "report.html", "model"}
-    assert {path.name for path in folder.iterdir()} == names
+    assert {path.name for path in folder.iterdir()} == names | {"run.json", "manifest.json", "_SUCCESS"}
     assert (facts["pixels"], facts["n_segments"], facts["converged"]) == (273_280, 5, True)
     assert 90_000 < facts["n_colours"] < 100_000
     assert {"sky", "lake"} < {own["name"] for own in facts["segments"]}

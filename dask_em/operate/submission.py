@@ -66,13 +66,14 @@ def status(board: Board, run_id: str | None = None) -> dict[str, dict[str, Any]]
     ConfigurationError
         The scheduler knows no run of this id.
     """
+    # First the calls: one that is gone has told its end before.
+    tasks = board.states(list(board.notes()) if run_id is None else [run_id])
     runs = {name: notes for name, notes in board.notes(run_id).items() if "asked" in notes}
     if run_id is not None and not runs:
         raise ConfigurationError(
             f"no run {run_id} is known to this scheduler: dask-em status without an id lists those that are"
         )
-    tasks = board.states([name for name, notes in runs.items() if not _ended(notes)])
-    return {name: _record(name, notes, tasks.get(name)) for name, notes in sorted(runs.items())}
+    return {name: _record(name, notes, tasks.get(name, "waiting")) for name, notes in sorted(runs.items())}
 
 
 def wait(board: Board, run_id: str) -> dict[str, Any]:

@@ -104,7 +104,13 @@ def cluster(
 ) -> Iterator[Cluster]:
     """A scheduler at an address, and workers with nannies and these options."""
     folder.mkdir(parents=True, exist_ok=True)
-    usual = {"comm.timeouts.connect": "10s", "comm.timeouts.tcp": "12s", "worker.multiprocessing-method": "forkserver"}
+    # Whoever is left over, for the tests were killed, ends by itself.
+    usual = {
+        "scheduler.idle-timeout": "300s",
+        "comm.timeouts.connect": "10s",
+        "comm.timeouts.tcp": "12s",
+        "worker.multiprocessing-method": "forkserver",
+    }
     own = Cluster(folder, usual | config)
     try:
         own.start_scheduler(listen, prefix)

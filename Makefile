@@ -6,7 +6,7 @@ READY := .venv/.ready
 
 BENCH := $(BIN)/python -m bench
 
-.PHONY: demo test test-faults test-schedules lint bench schema constraints up help
+.PHONY: demo test test-containers test-faults test-schedules lint bench schema constraints up help
 
 help: ## List the verbs
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -23,6 +23,9 @@ test: $(READY) ## Run the tests
 
 test-faults: $(READY) ## Kill, freeze and cut off real clusters (about a quarter of an hour)
 	$(BIN)/python -m pytest -m faults -n 2 --dist loadfile
+
+test-containers: $(READY) ## Build the containers and do the demo in them, where podman and debootstrap are installed (twenty minutes)
+	$(BIN)/python -m pytest -m containers tests/operate/test_compose.py
 
 test-schedules: $(READY) ## Run the examples of scheduled runs, each with its scheduler freshly installed (about ten minutes)
 	$(BIN)/python -m pytest -m schedules tests/operate/test_schedules.py

@@ -302,7 +302,7 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
         own.end()
 
 
-@pytest.mark.faults
+@pytest.mark.containers
 @pytest.mark.timeout(2400)
 def test_the_containers_do_the_demo(engine: Engine) -> None:
     subprocess.run([BIN / "uv", "venv", "--quiet", engine.folder / "venv"], check=True, timeout=60)

@@ -5,8 +5,10 @@ What is started on this machine listens on the loopback address, with certificat
 
 from __future__ import annotations
 
+import gc
 import logging
 import ssl
+import traceback
 import warnings
 from collections import defaultdict
 from collections.abc import Mapping
@@ -118,12 +120,22 @@ def reach(address: str, security: Security | None = None) -> Client:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", VersionMismatchWarning)  # it is an error of ours
             return Client(address, security=security, set_as_default=False)
-    except (OSError, TimeoutError):
-        raise TryAgainError(
+    except (OSError, TimeoutError) as error:
+        told: Exception = TryAgainError(
             f"no scheduler answers at {address}: check that it runs and trusts these certificates, or leave the address out to use this machine"
-        ) from None
+        )
+        _let_go(error)
     except (ValueError, TypeError, RuntimeError, ImportError) as error:
-        raise ConfigurationError(f"{address} is no address to connect to: {reason(error)}") from None
+        told = ConfigurationError(f"{address} is no address to connect to: {reason(error)}")
+        _let_go(error)
+    raise told
+
+
+def _let_go(error: Exception) -> None:
+    """Close the client that was not made, now and here: if it were found by the collector while the next one starts its thread, both would wait for each other."""
+    traceback.clear_frames(error.__traceback__)
+    error.__traceback__ = None
+    gc.collect()
 
 
 def stop(*things: Any) -> None:

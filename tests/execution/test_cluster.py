@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -23,7 +24,7 @@ from dask_em.config import ClusterConfig
 from dask_em.errors import ConfigurationError, TryAgainError
 from dask_em.execution import quiet
 from dask_em.execution.choose import open_executor
-from dask_em.execution.cluster import differences
+from dask_em.execution.cluster import differences, reach
 from dask_em.execution.dask import DaskExecutor
 from dask_em.execution.local import LocalExecutor
 from pipelines.cluster import open_cluster
@@ -220,6 +221,18 @@ def test_what_is_no_address(tls: dict[str, str], wrong: str) -> None:
         opened(scheduler=wrong, **more),
     ):
         pass
+
+
+def test_a_client_that_was_not_made_is_gone() -> None:
+    """Collected later, it would be closed in any thread: in the one that starts the loop of the next client both would wait for each other."""
+    before = {id(o) for o in gc.get_objects() if isinstance(o, Client)}
+    gc.disable()
+    try:
+        with pytest.raises(ConfigurationError):
+            reach("tcp://127.0.0.1:port")
+        assert not [o for o in gc.get_objects() if isinstance(o, Client) and id(o) not in before]
+    finally:
+        gc.enable()
 
 
 def _impatient() -> Any:

@@ -59,6 +59,7 @@ class JsonLog(Log):
         rules = {"version": 1, "disable_existing_loggers": False, "handlers": handlers, "root": root}
         logging.config.dictConfig(rules)
         dask.config.set(logging=rules)  # what distributed does when it is imported
+        os.environ["DASK_LOGGING"] = repr(rules)  # the same in the processes of its workers
 
     def say(self, level: str, message: str) -> None:
         self.event("message", level=level, message=message)

@@ -59,9 +59,11 @@ def start(home: Path, where: str, output: Path, *flags: str) -> subprocess.Popen
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, list[dict[str, Any]]]:
-    """Exit code and events."""
+    """Exit code and events; of a process that was stopped Python itself may have more to say."""
     _, stderr = process.communicate(timeout=200)
-    return process.returncode, [json.loads(line) for line in stderr.splitlines()]
+    stopped = process.returncode not in (0, 99)
+    lines = [line for line in stderr.splitlines() if line.startswith("{") or not stopped]
+    return process.returncode, [json.loads(line) for line in lines]
 
 
 def files(output: Path) -> dict[str, Any]:

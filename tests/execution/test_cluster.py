@@ -343,14 +343,10 @@ def test_the_number_of_workers_may_follow_the_work(tmp_path: Path, monkeypatch: 
     with opened(**JOBS, adaptive={"minimum": 1, "maximum": 2}) as executor:
         assert len(executor.client.nthreads()) == 1
         assert executor._expected == 2
-        waiting = executor.client.map(_sleep, range(8))
+        waiting = executor.client.map(time.sleep, [2 + i / 1000 for i in range(60)])
         executor.client.wait_for_workers(2, timeout=60)
         del waiting
         assert (fitted(executor) == fitted(LocalExecutor(1))).all()
-
-
-def _sleep(i: int) -> None:
-    time.sleep(2)
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,9 @@ def test_workers_whose_spill_disk_is_full(tmp_path: Path, table: Path) -> None:
         full = [client.submit(np.ones, 12_000_000, pure=False) for _ in range(14)]
         until(lambda: {w["status"] for w in client.scheduler_info(-1)["workers"].values()} == {"paused"}, 60)
         began = time.monotonic()
-        with pytest.raises(TryAgainError, match=r"all 2 workers are over 80 % of the memory limit") as caught:
+        with pytest.raises(
+            TryAgainError, match=r"(all 2 workers are|the only worker is) over 80 % of the memory limit"
+        ) as caught:
             fit(table, DaskExecutor(client))
         assert time.monotonic() - began < 30
         assert f"{disk}/dask-scratch-space/worker-" in str(caught.value)

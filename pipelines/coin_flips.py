@@ -67,7 +67,8 @@ def run(config: CoinConfig, *, progress: Callable[[Any], None], manner: Manner =
         seen = flips[~np.isnan(flips)]
         sections = _sections(len(seen), int(seen.sum()), len(flips) - len(seen), one_table, two_table, drawn)
         page.write(
-            folder / "report.html", page.render("EM with coins", "the textbook's two examples, step by step", [*sections, provenance(run)])
+            folder / "report.html",
+            page.render("EM with coins", "the textbook's two examples, step by step", [*sections, provenance(run)]),
         )
         run.facts = {
             "pipeline": config.pipeline,

@@ -14,14 +14,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dask_em.data.columns import missing_cells
+from dask_em.data.digest import column_digest
 from dask_em.data.keys import KeySet, check_keys, row_keys
 from dask_em.data.profile import pattern_groups
 from dask_em.data.sinks import ParquetSink, staged
 from dask_em.data.sources import open_source
-from dask_em.errors import ConfigurationError
+from dask_em.errors import ConfigurationError, IntegrityError
 from dask_em.execution.choose import open_executor
 from dask_em.model import FittedMixture
 
@@ -152,6 +154,17 @@ def _write_piece(scorer: Scorer, sink: ParquetSink, keys: tuple[str, ...], i: in
     table = piece.read(columns)
     scores = scorer.score(table)
     out = pa.table({**{name: table.column(name) for name in keys}, **scores})
-    sink.write(i, [out])
+    _check(sink.write(i, [out]).path, out.select(keys), out.num_rows)
     known = KeySet.of(row_keys(table.select(keys).drop_null(), keys, piece.origin)) if keys else None
     return _Written(table.num_rows, 1, int(scores["outlier"].sum()), known)
+
+
+def _check(path: str, keys: pa.Table, rows: int) -> None:
+    """Raise IntegrityError unless what was written has these rows, and their keys bit for bit."""
+    back = pq.read_table(path, columns=keys.column_names)
+    places = np.arange(rows)
+    same = pq.read_metadata(path).num_rows == rows and all(
+        column_digest(own, places) == column_digest(written, places) for own, written in zip(keys.columns, back.columns)
+    )
+    if not same:
+        raise IntegrityError("the rows that were written are not those that came in: please report this as a bug")

@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import dask_em
 from dask_em import BinomialMixture, MixtureModel
-from dask_em.errors import DataError
+from dask_em.data.sinks import ParquetSink
+from dask_em.errors import DataError, IntegrityError
 from dask_em.scoring import write_scores
 
 SHARE = 0.001
@@ -75,3 +78,30 @@ def test_no_two_rows_have_the_same_key(tmp_path: Path) -> None:
     assert write_scores(model, nameless, tmp_path / "nameless", key="id")["rows"] == 60
     halves = frame.assign(half=frame["id"] % 2, id=frame["id"] // 2)
     assert write_scores(model, halves, tmp_path / "halves", key=["half", "id"])["rows"] == 60
+
+
+@pytest.mark.parametrize("what", ["a row is lost", "a key is another", "nothing"])
+def test_rows_and_keys_are_read_back(tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between writing and reading back a part is swapped for one that is not the same."""
+    frame = pd.DataFrame({"id": [2**60 + 1, 2**60 + 2, 2**60 + 3, 5], "x": [0.0, 1.0, 5.0, 6.0]})
+    model = MixtureModel(1, gaussian=["x"]).fit(frame)
+    write = ParquetSink.write
+
+    def swapped(self: ParquetSink, part: int, tables: Any) -> Any:
+        receipt = write(self, part, tables)
+        table = pq.read_table(receipt.path)
+        ids = [2**60 + 1, 2**60 + 2, 2**60 + 3, 5]
+        if what == "a row is lost":
+            table = table.slice(1)
+        elif what == "a key is another":
+            table = table.set_column(0, "id", pa.array([*ids[:1], ids[1] + 1, ids[2] - 1, 5]))
+        pq.write_table(table, receipt.path)
+        return receipt
+
+    monkeypatch.setattr(ParquetSink, "write", swapped)
+    if what == "nothing":
+        assert write_scores(model, frame, tmp_path / "out", key="id")["rows"] == 4
+        return
+    with pytest.raises(IntegrityError, match="rows that were written are not those that came in"):
+        write_scores(model, frame, tmp_path / "out", key="id")
+    assert not (tmp_path / "out").exists()

@@ -145,7 +145,7 @@ def test_workers_whose_spill_disk_is_full(tmp_path: Path, table: Path) -> None:
         cluster(tmp_path / "own", 2, "--memory-limit=700MB", f"--local-directory={disk}") as own,
         own.client(2) as client,
     ):
-        full = [client.submit(np.ones, 12_000_000, pure=False) for _ in range(14)]
+        full = [client.submit(np.ones, 2_000_000, pure=False) for _ in range(84)]
         until(lambda: {w["status"] for w in client.scheduler_info(-1)["workers"].values()} == {"paused"}, 60)
         began = time.monotonic()
         with pytest.raises(

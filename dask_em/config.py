@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from dask_em.config_base import Name, Positive, Probability, Settings
+from dask_em.config_base import Bounds, Name, Positive, Probability, Settings
 from dask_em.config_cluster import ClusterConfig
 from dask_em.config_loader import hint, load
 
@@ -158,18 +158,8 @@ Source = Annotated[
 ]
 
 
-class ComponentRange(Settings):
+class ComponentRange(Bounds):
     """Every number of components from minimum to maximum."""
-
-    minimum: Positive
-    maximum: Positive
-
-    @field_validator("maximum")
-    @classmethod
-    def _in_order(cls, maximum: int, info: ValidationInfo) -> int:
-        if maximum < info.data.get("minimum", maximum):
-            raise ValueError("must not be below minimum")
-        return maximum
 
 
 def _components_form(given: Any) -> str:

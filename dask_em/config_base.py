@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 Name = Annotated[str, Field(min_length=1)]
 Probability = Annotated[float, Field(gt=0, lt=1)]
@@ -18,3 +18,17 @@ class Settings(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+
+class Bounds(Settings):
+    """A smallest and a largest number."""
+
+    minimum: Positive
+    maximum: Positive
+
+    @field_validator("maximum")
+    @classmethod
+    def _in_order(cls, maximum: int, info: ValidationInfo) -> int:
+        if maximum < info.data.get("minimum", maximum):
+            raise ValueError("must not be below minimum")
+        return maximum

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from dask_em.config_base import Name, Positive, Seconds, Settings
+from dask_em.config_base import Bounds, Name, Positive, Seconds, Settings
 
 ENCRYPTED = ("tls://", "wss://")
 """How the addresses begin that are reached through TLS."""
@@ -32,18 +32,8 @@ NEEDED = {
 """Keys that mean nothing without one of the others."""
 
 
-class AdaptiveSize(Settings):
+class AdaptiveSize(Bounds):
     """A number of workers that follows the work."""
-
-    minimum: Positive
-    maximum: Positive
-
-    @field_validator("maximum")
-    @classmethod
-    def _in_order(cls, maximum: int, info: ValidationInfo) -> int:
-        if maximum < info.data.get("minimum", maximum):
-            raise ValueError("must not be below minimum")
-        return maximum
 
 
 class SecurityFiles(Settings):

@@ -41,19 +41,6 @@ def manifest_of(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def check_output(target: Path) -> None:
-    """Compare every file of an output with its manifest.
-
-    Raises
-    ------
-    IntegrityError
-        A file is missing or is not what was written.
-    """
-    for name, entry in manifest_of(target)["files"].items():
-        if not (target / name).exists() or _entry(target / name) != entry:
-            raise IntegrityError(f"{name} of {target.name} is not what was written: run the job again")
-
-
 def _files(folder: Path) -> Iterator[str]:
     for root, _, names in os.walk(folder):
         for name in names:

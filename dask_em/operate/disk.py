@@ -11,9 +11,7 @@ import os
 import shutil
 from pathlib import Path
 
-from dask_em.errors import OutputError, TryAgainError
-
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
+FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def write(path: Path, content: bytes) -> None:
@@ -70,12 +68,3 @@ def sync_tree(folder: Path) -> None:
         for name in names:
             sync(Path(root) / name)
         sync(Path(root))
-
-
-def trouble(error: OSError, where: str) -> TryAgainError | OutputError:
-    """The sentence for what a disk refuses."""
-    if error.errno in FULL:
-        return TryAgainError(f"{where} cannot be written ({error.strerror}): make room, then run again with --resume")
-    return OutputError(
-        f"{where} cannot be written ({error.strerror}): choose another place, or correct its permissions"
-    )

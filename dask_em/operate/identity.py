@@ -49,6 +49,11 @@ class Identity:
         """From what `asdict` wrote."""
         return cls(document["job"], document["inputs"], document["versions"])
 
+    @staticmethod
+    def is_in(document: Mapping[str, Any]) -> bool:
+        """Whether `read` would find one; another version may have written another."""
+        return {"job", "inputs", "versions"} <= set(document)
+
     @property
     def job_hash(self) -> str:
         """SHA-256 of the settings."""

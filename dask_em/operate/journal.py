@@ -7,6 +7,7 @@ are not made: it goes on behind the last of them, with the same bits.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,11 @@ LARGEST = 1 << 26
 
 
 class Journal:
-    """Values in the files of a folder, in the order in which they are asked for."""
+    """Values in the files of a folder, in the order in which they are asked for; `found` counts those of an earlier attempt that were taken."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.kept = self.found = 0
+        self.found = 0
         self._next = 0
 
     def name(self) -> str:
@@ -40,16 +41,13 @@ class Journal:
             return  # worked out again where it is needed
         if len(content) <= LARGEST:
             disk.replace_file(self.folder / name, content)
-            self.kept += 1
 
-    def find(self, *names: str) -> list[Any]:
+    def find(self, *names: str) -> dict[str, Any]:
         """The values under these names that are there and whole."""
-        found = []
+        found = {}
         for name in names:
-            try:
-                found.append(loads((self.folder / name).read_bytes()))
-            except (FileNotFoundError, DamagedError):
-                continue
+            with suppress(FileNotFoundError, DamagedError):
+                found[name] = loads((self.folder / name).read_bytes())
         return found
 
 
@@ -58,7 +56,7 @@ class JournalExecutor:
 
     def __init__(self, executor: Executor, journal: Journal) -> None:
         self._executor, self._journal = executor, journal
-        self._loop, self._turn = "", 0
+        self._turns = "", ""  # where the next state of the loop goes, and where the last one is
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._executor, name)
@@ -66,9 +64,9 @@ class JournalExecutor:
     def remember(self, work: Callable[[], Any]) -> Any:
         """What the work comes to, or came to before the run was interrupted."""
         name = self._journal.name()
-        for value in self._journal.find(name):
+        if found := self._journal.find(name):
             self._journal.found += 1
-            return value
+            return found[name]
         value = work()
         self._journal.keep(name, value)
         return value
@@ -78,12 +76,18 @@ class JournalExecutor:
 
     def resume(self, start: Any, rank: Callable[[Any], int]) -> Any:
         """The furthest state of this loop that was kept, or its start."""
-        self._loop, self._turn = self._journal.name(), 0
-        states = self._journal.find(*(f"{self._loop}-{turn}" for turn in (0, 1)))
-        self._journal.found += bool(states)
-        return max([start, *states], key=rank)
+        loop = self._journal.name()
+        self._turns = f"{loop}-0", f"{loop}-1"
+        found = self._journal.find(*self._turns)
+        if not found:
+            return start
+        self._journal.found += 1
+        furthest = max(found, key=lambda name: rank(found[name]))
+        if furthest == self._turns[0]:
+            self._turns = self._turns[::-1]
+        return found[furthest]
 
     def keep(self, handle: Any) -> None:
         """Keep the state of this loop; the one before stays until the next is whole."""
-        self._journal.keep(f"{self._loop}-{self._turn}", self._executor.look(handle, itself))
-        self._turn = 1 - self._turn
+        self._journal.keep(self._turns[0], self._executor.look(handle, itself))
+        self._turns = self._turns[::-1]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -24,6 +25,7 @@ from dask_em.data.storage import reached
 from dask_em.errors import OutputError, TryAgainError
 from dask_em.operate import disk
 from dask_em.operate.commit import MANIFEST, RECORD, SUCCESS, as_json, manifest_of, seal
+from dask_em.operate.identity import Identity
 from dask_em.redaction import redacted
 
 OLD = "old"
@@ -74,7 +76,7 @@ class Folder:
         try:
             manifest = json.loads((self.target / MANIFEST).read_bytes())
             record: dict[str, Any] = json.loads((self.target / RECORD).read_bytes())
-            if manifest["run"] != record["run"]:
+            if manifest["run"] != record["run"] or not Identity.is_in(record):
                 return None
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -121,8 +123,13 @@ class Bucket:
             self.fs, self.root = fsspec.core.url_to_fs(self.url)
 
     def home(self) -> Path:
-        own = hashlib.sha256(self.url.encode()).hexdigest()[:16]
-        return Path(tempfile.gettempdir()) / f"dask-em-{os.getuid()}" / f"{own}.run"
+        own = Path(tempfile.gettempdir()) / f"dask-em-{os.getuid()}"
+        with suppress(FileExistsError):
+            own.mkdir(mode=0o700)
+        state = own.lstat()  # everybody may make folders there, of this name, too
+        if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid() or state.st_mode & 0o077:
+            raise OutputError(f"folder {own} belongs to others: remove it, or set TMPDIR to a folder of your own")
+        return own / f"{hashlib.sha256(self.url.encode()).hexdigest()[:16]}.run"
 
     def record(self) -> dict[str, Any] | None:
         with self._reached():
@@ -130,6 +137,8 @@ class Bucket:
                 manifest = json.loads(self._read(MANIFEST))
                 record: dict[str, Any] = json.loads(self._read(f"{manifest['data']}/{RECORD}"))
             except (FileNotFoundError, ValueError, KeyError, TypeError):
+                return None
+            if not Identity.is_in(record):
                 return None
             if not self.fs.exists(self._at(SUCCESS)):
                 self.fs.pipe_file(self._at(SUCCESS), b"")

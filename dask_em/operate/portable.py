@@ -86,7 +86,7 @@ def _encode(value: Any, arrays: list[np.ndarray]) -> Any:
         content = value if isinstance(value, bytes) else _arrow(value)
         return {"bytes" if kind is bytes else "table": _put(np.frombuffer(content, np.uint8), arrays)}
     if kind in (tuple, list, frozenset, set):
-        items = sorted(value) if kind in (frozenset, set) else value
+        items = sorted(value, key=repr) if kind in (frozenset, set) else value  # the same bytes in every process
         return {kind.__name__: [_encode(item, arrays) for item in items]}
     if kind is dict:
         return {"dict": [[_encode(k, arrays), _encode(v, arrays)] for k, v in value.items()]}

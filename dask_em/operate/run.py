@@ -55,7 +55,7 @@ class Run:
 
     id : its name, which it keeps when it goes on; begun : when; identity : what job it is
     folder : where its output is made; executor : where it works
-    resumed : passes and states that were taken from an earlier attempt; facts : what is told at the end
+    resumed : whether it goes on with an interrupted attempt; facts : what is told at the end
     """
 
     id: str
@@ -101,8 +101,12 @@ def open_run(
     run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
     with locked(home / "lock", run_id, place.name):
         place.restore()
-        _check_output(place, identity, manner)  # another run may just have ended
-        plan = _earlier(home) if manner.resume else None
+        try:
+            record = _check_output(place, identity, manner)  # another run may just have ended
+        except NothingToDo:
+            disk.remove(home)
+            raise
+        plan = _earlier(home, record) if manner.resume else None
         if plan is not None:
             identity.check_goes_on(Identity.read(plan))
             run_id, begun = plan["run"], plan["begun"]
@@ -133,7 +137,9 @@ def open_run(
                 place.publish(home / "parts", record)
         except OSError as error:
             if error.errno in disk.FULL:
-                raise disk.trouble(error, f"output {place.name}") from None
+                raise TryAgainError(
+                    f"output {place.name} cannot be written ({error.strerror}): make room, then run again with --resume"
+                ) from None
             raise
         except DaskEMError as error:
             if not isinstance(error, TryAgainError):
@@ -146,8 +152,8 @@ def open_run(
         disk.remove(home)
 
 
-def _check_output(place: Place, identity: Identity, manner: Manner) -> None:
-    """Refuse an output that is not ours to make; there is nothing to do where it is made."""
+def _check_output(place: Place, identity: Identity, manner: Manner) -> dict[str, Any] | None:
+    """Refuse an output that is not ours to make; there is nothing to do where it is made. The record of the one that is to be replaced, if there is one."""
     record = place.record()
     if record is None:
         place.check_vacant()
@@ -157,6 +163,7 @@ def _check_output(place: Place, identity: Identity, manner: Manner) -> None:
         raise OutputError(
             f"output {place.name} is that of another job or of other data (run {record['run']}): choose another, or say --replace"
         )
+    return record
 
 
 def _tidy_up(place: Place) -> None:
@@ -169,7 +176,7 @@ def _tidy_up(place: Place) -> None:
 def _made(place: Place) -> Path:
     home = place.home()
     try:
-        home.parent.mkdir(parents=True, exist_ok=True, mode=0o700 if "://" in place.name else 0o777)
+        home.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):
             home.mkdir(mode=0o700)
     except OSError as error:
@@ -177,13 +184,14 @@ def _made(place: Place) -> Path:
     return home
 
 
-def _earlier(home: Path) -> dict[str, Any] | None:
-    """The plan of an interrupted run."""
+def _earlier(home: Path, record: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The plan of an interrupted run; one that made the output which has this record was stopped when all was done."""
     try:
         plan: dict[str, Any] = json.loads((home / "plan.json").read_bytes())
     except (OSError, ValueError):
         return None
-    return plan
+    done = record is not None and record["run"] == plan.get("run")
+    return plan if Identity.is_in(plan) and not done else None
 
 
 def _begin(home: Path, plan: Mapping[str, Any]) -> None:

@@ -38,10 +38,6 @@ class Counting(LocalExecutor):
         return super()._scan(blocks, ask, tell, state, *known)
 
 
-OPERATIONS = ("write", "sync", "rename", "exchange", "remove", "replace_file", "sync_tree")
-"""What is done to a disk; replace_file and sync_tree are made of the others."""
-
-
 class Disk:
     """Counts what is done to the disk: the n-th operation fails, or is the last one before the machine stops."""
 
@@ -68,6 +64,6 @@ class Disk:
 def through(own: Disk) -> Iterator[Disk]:
     """Let everything that is done to the disk go through one that fails."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("write", "sync", "rename", "exchange", "remove"):
+        for name in ("write", "sync", "rename", "exchange", "remove"):  # of which the other functions are made
             patch.setattr(disk, name, own.around(getattr(disk, name)))
         yield own

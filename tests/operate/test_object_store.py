@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -119,6 +120,20 @@ def test_a_second_machine_is_told_who_was_first(store: Any, monkeypatch: pytest.
         with pytest.raises(OutputError, match=f"in use by run {first.id}"):
             put(URL, NEW)
         monkeypatch.undo()
+
+
+def test_a_folder_of_somebody_else_is_not_used(store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everybody may make folders where temporary files are: one that others may read or own would tell them the journal."""
+    shared = tmp_path / f"dask-em-{os.getuid()}"
+    shared.mkdir(mode=0o777)
+    shared.chmod(0o777)
+    with pytest.raises(OutputError, match="belongs to others"):
+        put(URL, NEW)
+    shared.rmdir()
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    shared.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OutputError, match="belongs to others"):
+        put(URL, NEW)
 
 
 def test_what_somebody_else_left_is_not_touched(store: Any) -> None:

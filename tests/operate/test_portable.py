@@ -80,6 +80,7 @@ def test_a_state_is_small() -> None:
         b"\x00\xff",
         (1, [2, {"a": (3.5, None)}]),
         frozenset({b"x"}),
+        {3},
         {1: "a", ("b", 2): b"c"},
         np.float64(0.1),
         np.arange(6, dtype=np.int16).reshape(2, 3),

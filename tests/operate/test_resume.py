@@ -96,6 +96,21 @@ def test_the_disk_stops_anywhere(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::dask_em.errors.ConvergenceWarning")
+@pytest.mark.parametrize("crash_in", [4, 5, 6, 7])
+def test_a_run_that_goes_on_keeps_the_state_that_it_went_on_from(tmp_path: Path, crash_in: int) -> None:
+    """Its first checkpoint takes the place of the older one: were it torn, the newer one is still there."""
+    calm, first, second, third = Counting(), Counting(crash_in=crash_in), Counting(crash_in=2), Counting()
+    expected = dumps(mixture(calm))
+    for stopped in (first, second):
+        with pytest.raises(Crash):
+            mixture(JournalExecutor(stopped, Journal(tmp_path)))
+    newest = max(tmp_path.glob("*-[01]"), key=lambda path: path.stat().st_mtime_ns)
+    newest.write_bytes(newest.read_bytes()[:-7])
+    assert dumps(mixture(JournalExecutor(third, Journal(tmp_path)))) == expected
+    assert first.passes + second.passes + third.passes == calm.passes + 3  # two that were stopped, and the torn one
+
+
+@pytest.mark.filterwarnings("ignore::dask_em.errors.ConvergenceWarning")
 def test_a_torn_file_costs_a_pass(tmp_path: Path) -> None:
     """Power was lost before what was renamed was on the disk: the state before it is still there."""
     calm, first, second = Counting(), Counting(crash_in=6), Counting()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -19,7 +21,6 @@ from pydantic import BaseModel
 from dask_em.errors import ConfigurationError, DataError, IntegrityError, OutputError, TryAgainError
 from dask_em.execution.local import LocalExecutor
 from dask_em.operate import disk, run
-from dask_em.operate.commit import check_output
 from dask_em.operate.places import Folder
 from dask_em.operate.run import Manner, NothingToDo, open_run
 from tests.operate.crashes import Crash, Disk, through
@@ -61,7 +62,8 @@ def state(output: Path) -> int | None:
         return None
     record = Folder(str(output)).record()
     assert record is not None, sorted(p.name for p in output.rglob("*"))
-    check_output(output)
+    for name, entry in json.loads((output / "manifest.json").read_text())["files"].items():
+        assert hashlib.sha256((output / name).read_bytes()).hexdigest() == entry["sha256"]
     k = record["facts"]["k"]
     assert (output / "page.html").read_text() == f"k = {k}"
     for i in range(2):
@@ -280,6 +282,49 @@ def test_of_two_that_begin_together_one_makes_the_output(tmp_path: Path) -> None
             one.join()
         assert outcomes in (["NothingToDo", "done"], ["OutputError", "done"])
         assert state(tmp_path / str(i)) == 2
+        assert not (tmp_path / f".{i}.run").exists()
+
+
+def test_who_waited_for_nothing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The output appears between the first look and the lock."""
+    made = run._made
+
+    def meanwhile(place: Any) -> Path:
+        monkeypatch.undo()
+        work(NEW, tmp_path / "out")
+        return made(place)
+
+    monkeypatch.setattr(run, "_made", meanwhile)
+    with pytest.raises(NothingToDo):
+        work(NEW, tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_record_of_another_version_is_not_ours(tmp_path: Path) -> None:
+    work(NEW, tmp_path / "out")
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    del record["inputs"]
+    (tmp_path / "out" / "run.json").write_text(json.dumps(record))
+    with pytest.raises(OutputError, match="not empty"):
+        work(NEW, tmp_path / "out")
+    interrupted(tmp_path / "two")
+    (tmp_path / ".two.run" / "plan.json").write_text('{"run": "x", "begun": "y"}')
+    work(NEW, tmp_path / "two")  # begins again
+    assert state(tmp_path / "two") == 2
+
+
+def test_a_run_that_was_done_is_not_gone_on_with(tmp_path: Path) -> None:
+    """It was stopped between the switch and the end; the next one has other data, and takes its place."""
+    work(OLD, tmp_path / "out")
+    shutil.copytree(tmp_path / "out", tmp_path / "copy")
+    interrupted(tmp_path / "out2")
+    (tmp_path / ".out2.run").rename(tmp_path / ".out.run")
+    plan = json.loads((tmp_path / ".out.run" / "plan.json").read_text())
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    plan["run"] = record["run"]
+    (tmp_path / ".out.run" / "plan.json").write_text(json.dumps(plan))
+    work(NEW, tmp_path / "out", REPLACE, inputs=[{"name": "part.parquet", "bytes": 12}])
+    assert state(tmp_path / "out") == 2
 
 
 def test_nothing_is_left_beside_an_output(tmp_path: Path) -> None:

@@ -158,8 +158,8 @@ class Memory:
         if self.rng.random() < self.trouble:
             raise Crash
 
-    def find(self, *names: str) -> list[Any]:
-        return [loads(self.files[name]) for name in names if name in self.files]
+    def find(self, *names: str) -> dict[str, Any]:
+        return {name: loads(self.files[name]) for name in names if name in self.files}
 
 
 def test_thousands_of_runs_end_where_the_calm_one_does(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,14 +144,19 @@ class Watch:
         Exception
             What a task has raised.
         """
+        began = monotonic()
         try:
-            if len(futures) == 1:
-                return [self._wait(futures[0]._result)]
-            return self._wait(self._client._gather, list(futures))
+            results = (
+                [self._wait(futures[0]._result)]
+                if len(futures) == 1
+                else self._wait(self._client._gather, list(futures))
+            )
         except (OSError, TimeoutError):
             if any(future.status == "error" for future in futures):  # a task has raised it
                 raise
             raise self.lost() from None
+        self._scans.append(monotonic() - began)
+        return results
 
     def ask(self, function: Callable[..., Coroutine[Any, Any, Any]], *args: Any, **options: Any) -> Any:
         """What a coroutine function of the client or of its scheduler returns."""
@@ -169,14 +174,11 @@ class Watch:
     def _wait(self, function: Callable[..., Coroutine[Any, Any, Any]], *args: Any, **options: Any) -> Any:
         if self._client.status != "running":
             raise self.lost()
-        began = monotonic()
-        patience = Patience(self.limits, median(self._scans or [0.0]), began)
+        patience = Patience(self.limits, median(self._scans or [0.0]), monotonic())
         waiting, beat = self._start(function, *args, **options), None
         try:
             while not _is_done(waiting):
                 beat = self._look(patience, beat)
-            if monotonic() - began > POLL:
-                self._scans.append(monotonic() - began)
             return waiting.result()
         except CancelledError:
             raise self.lost() from None

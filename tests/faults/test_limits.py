@@ -35,18 +35,21 @@ def fails(
 ) -> tuple[str, float]:
     """The message of the fit in the midst of which something breaks, and the seconds from then on."""
     at: list[float] = []
+    executor = DaskExecutor(client, limits=limits)
 
     def later() -> None:
         at.append(time.monotonic())
         break_it()
 
+    def fits() -> None:
+        while not at or time.monotonic() < at[0] + 60:  # one after another, for each comes to its end
+            fit(table, executor, max_iter=100_000)
+
     timer = threading.Timer(after, later)
     timer.start()
     try:
-        executor = DaskExecutor(client, limits=limits)
         with pytest.raises(TryAgainError) as caught:
-            while not at or time.monotonic() < at[0] + 60:  # one fit after another, for each comes to its end
-                fit(table, executor, max_iter=100_000)
+            fits()
         assert caught.value.exit_code == 75
         assert at, "it failed before anything broke"
         return str(caught.value), time.monotonic() - at[0]
@@ -123,7 +126,8 @@ def test_a_frozen_worker_of_a_patient_scheduler(tmp_path: Path, table: Path) -> 
         address, process = next(iter(process_of(client).items()))
         message, seconds = fails(table, client, Limits(stalled=20), process.suspend, after=5)
         waited = re.match(r"nothing was finished for (\d+) s \(limit stalled\)", message)
-        assert waited and 20 <= int(waited[1]) < 30
+        assert waited
+        assert 20 <= int(waited[1]) < 30
         assert f"of which {address} is silent" in message
         assert seconds < 40
 

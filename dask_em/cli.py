@@ -27,6 +27,9 @@ from dask_em.operate.facts import plain
 
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
+MOMENT = 0.05
+"""Seconds after which a signal that was dropped is sent again."""
+
 
 class Terminated(BaseException):
     """SIGTERM arrived: unwind, so that unfinished output is removed."""
@@ -38,7 +41,7 @@ class Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             ctx.obj = Log()
-            with _sigterm_raises(), _one_line_warnings(ctx):
+            with _stopped_by_signals(), _one_line_warnings(ctx):
                 return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
             raise
@@ -279,18 +282,40 @@ def _cluster_failed(error: Exception) -> bool:
 
 
 @contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    def stop(signum: int, frame: FrameType | None) -> None:
-        raise Terminated
+def _stopped_by_signals() -> Iterator[None]:
+    """SIGTERM raises as SIGINT does, and neither is lost.
 
+    What is raised in a destructor, or in what Dask does whenever garbage is collected, Python reports and drops: the signal is sent again a moment later.
+    After a signal such reports are of a process that is torn down, and are not shown.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    raises = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
+    stopped, show = False, sys.unraisablehook
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        nonlocal stopped
+        stopped = True
+        raise raises[signal.Signals(signum)]
+
+    def report(dropped: sys.UnraisableHookArgs) -> None:
+        for signum, kind in raises.items():
+            if issubclass(dropped.exc_type, kind):
+                again = (threading.main_thread().ident, signum)
+                threading.Timer(MOMENT, signal.pthread_kill, again).start()
+        if not stopped:
+            show(dropped)
+
+    before = {signum: signal.signal(signum, stop) for signum in raises}
+    sys.unraisablehook = report
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+        if not stopped:
+            sys.unraisablehook = show
 
 
 @contextmanager

@@ -268,6 +268,32 @@ def test_signals_unwind_and_have_their_exit_codes(command, tmp_path, number, cod
     assert (tmp_path / "tidied").exists()
 
 
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+@pytest.mark.parametrize("drops", ["gc.callbacks.append(arrives)", "Garbage.__del__ = arrives"])
+def test_no_signal_is_lost_where_python_drops_what_is_raised(finished, number, code, word, drops):
+    """Dask looks at every garbage collection, and its futures end in destructors: nothing that is raised there goes further."""
+    body = f"""
+    import atexit, gc, signal, time
+
+    def arrives(*_):
+        gc.callbacks.clear()
+        signal.raise_signal({int(number)})
+
+    class Garbage: ...
+
+    def run(config, *, progress, manner):
+        atexit.register(lambda: 1 / 0)
+        {drops}
+        garbage = Garbage()
+        del garbage
+        gc.collect()
+        time.sleep(60)
+    """
+    assert finished("run", "coins.yaml", body=body)[::2] == (code, f"dask-em: error: {word}\n")
+
+
 def test_warnings_are_one_line_on_stderr(finished):
     body = """
     import warnings

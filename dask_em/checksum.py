@@ -23,14 +23,14 @@ AT_ONCE = 16
 KEY = mix(np.arange(WORDS, dtype=np.uint64))
 
 
-def checksum(data: bytes) -> int:
+def checksum(data: bytes | memoryview) -> int:
     """The checksum of some bytes."""
     length = len(data)
     while True:
         n = len(data) // SIZE
         sums = np.empty(n + 1, dtype=np.uint64)
         _sum(np.frombuffer(data, np.uint64, n * WORDS).reshape(n, WORDS), sums[:n])
-        _sum(np.frombuffer(data[n * SIZE :].ljust(SIZE, b"\0"), np.uint64)[None], sums[n:])
+        _sum(np.frombuffer(bytes(data[n * SIZE :]).ljust(SIZE, b"\0"), np.uint64)[None], sums[n:])
         if n == 0:
             return (int(sums[0]) + length) % 2**64
         data = sums.tobytes()

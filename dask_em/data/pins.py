@@ -59,11 +59,24 @@ class Watched(io.RawIOBase):
 
     def read(self, n: int = -1) -> bytes:
         """The next n bytes."""
-        place = 0 if self.whole else self.raw.tell()
+        place = self._place()
         data: bytes = self.raw.read(n)
+        self._mark(place, data)
+        return data
+
+    def read_buffer(self, n: int) -> pa.Buffer:
+        """The same for Arrow, in memory of its pool, which is used again: for bytes of this size new memory would be mapped every time."""
+        place, buffer = self._place(), pa.allocate_buffer(n)
+        data = buffer.slice(0, self.raw.readinto(buffer))
+        self._mark(place, memoryview(data))
+        return data
+
+    def _place(self) -> int:
+        return 0 if self.whole else int(self.raw.tell())
+
+    def _mark(self, place: int, data: bytes | memoryview) -> None:
         if self.marking:
             self.marks[place] = zlib.crc32(data, self.marks.get(0, 0)) if self.whole else checksum(data)
-        return data
 
     def differs(self, known: Marks) -> bool:
         """Whether something that was read is not what is known of it."""

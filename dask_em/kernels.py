@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Sequence
+from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -40,6 +41,10 @@ MANY_LEVELS = 12
 """Levels of a column beyond which they are looked up and counted up row by row; fewer are indicators in the two products."""
 
 _importing = threading.Lock()
+
+# What NumPy puts aside for a moment, glibc maps anew every time, until it has seen as large an array freed (mallopt, M_MMAP_THRESHOLD): EM steps on sums by
+# pattern took twice as long. Where the environment sets a threshold, as Dask's workers do to stay small, this changes nothing.
+np.empty(1 << 21)
 
 
 class Cells(NamedTuple):
@@ -216,6 +221,9 @@ WORTHWHILE_ROWS = 1e4
 """Rows of a piece from which its sums by pattern are compiled work."""
 
 
+LINE = 8
+"""Numbers in a cache line."""
+
 PATTERN_TILE = 1 << 13
 """Rows that are standardised and then summed, while they are in cache."""
 
@@ -237,7 +245,8 @@ def sums_by_pattern(
     compiled, d = _compiled_sums(), len(columns)
     values, seen = reused("values", d, PATTERN_TILE), np.empty(PATTERN_TILE + 16, dtype=np.uint8)
     place, n_found = np.full(1 << d, -1, dtype=np.int64), 0
-    rows, linear, square = np.zeros(0, dtype=np.int64), np.zeros((0, 1 + d)), np.zeros((0, d, d))
+    wanted, width = _places(d, compiled.BLOCK)
+    rows, sums = np.zeros(0, dtype=np.int64), _aligned_zeros(0, width)
     infinite = np.zeros(d, dtype=bool)
     for start in range(0, len(weight), PATTERN_TILE):
         own = weight[start : start + PATTERN_TILE]
@@ -248,16 +257,32 @@ def sums_by_pattern(
             )
         n_found = compiled.places(pattern, place, n_found)
         if n_found > len(rows):
-            more = max(n_found, 2 * len(rows)) - len(rows)
-            rows, linear, square = (
-                np.concatenate([a, np.zeros((more, *a.shape[1:]), dtype=a.dtype)]) for a in (rows, linear, square)
-            )
-        compiled.pattern_sums(values, own, pattern, rows, linear, square)
+            more = max(n_found, 2 * len(rows))
+            known, before = rows, sums
+            rows, sums = np.zeros(more, dtype=np.int64), _aligned_zeros(more, width)
+            rows[: len(known)], sums[: len(known)] = known, before
+        compiled.pattern_sums(values, own, pattern, rows, sums)
     met = np.argsort(place, kind="stable")[len(place) - n_found :]
     observed = (met[:, None] >> np.arange(d)) & 1 == 1
+    return observed, rows[:n_found], sums[:n_found, wanted], infinite
+
+
+@lru_cache
+def _places(d: int, block: int) -> tuple[Any, int]:
+    """Where 1, the columns and the upper triangle of their products stand in the sums of pattern_sums, and how many numbers those are."""
+    n_blocks = d // block + 1
+    number = np.zeros((n_blocks, n_blocks), dtype=np.int64)
+    number[np.triu_indices(n_blocks)] = np.arange(n_blocks * (n_blocks + 1) // 2)
     upper = np.triu_indices(d)
-    sums = np.concatenate([linear, square[:, upper[0], upper[1]]], axis=1)[:n_found]
-    return observed, rows[:n_found], sums, infinite
+    i, j = np.concatenate([[d], np.arange(d), upper[0]]), np.concatenate([np.full(1 + d, d), upper[1]])
+    return (number[i // block, j // block] * block + i % block) * block + j % block, (number.max() + 1) * block**2
+
+
+def _aligned_zeros(n: int, width: int) -> Array:
+    """(n, width) zeros that begin with a cache line: vectors that cross its end take a sixth longer."""
+    own = np.zeros(n * width + LINE)
+    start = -own.ctypes.data % (8 * LINE) // 8
+    return own[start : start + n * width].reshape(n, width)
 
 
 def bootstrap_counts(keys: Words, seed: int, n_replicates: int) -> Any:

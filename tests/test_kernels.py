@@ -126,3 +126,34 @@ def test_precisions_agree_with_lapack(d, monkeypatch):
     (plain, plain_det), (compiled, compiled_det) = found
     np.testing.assert_allclose(compiled, plain, rtol=1e-9, atol=1e-9 * np.abs(plain).max())
     np.testing.assert_allclose(compiled_det, plain_det, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("d", [1, 3, 4, 7, 8, 12, 16])
+def test_sums_by_pattern_are_those_of_the_rows(d):
+    """Whole blocks of columns and broken ones, cells that are NaN or null, more rows than a tile and more patterns in later tiles."""
+    rng = np.random.default_rng(d)
+    n, first = kernels.PATTERN_TILE + 1234, 3
+    X, weight = rng.normal(size=(n, d)) + 5, rng.integers(0, 3, n).astype(float)
+    seen = rng.random((n, d)) < np.where(np.arange(n) < n // 2, 0.9, 0.4)[:, None]
+    columns = []
+    for j in range(d):
+        values, bits = np.append(np.full(first, 7.0), X[:, j]), np.append(np.ones(first, dtype=bool), seen[:, j])
+        if j % 2:
+            values[~bits] = np.nan
+        valid = (
+            np.zeros(0, np.uint8) if j % 2 else np.append(np.packbits(bits, bitorder="little"), np.zeros(2, np.uint8))
+        )
+        columns.append(kernels.Cells(values, valid, first))
+    shift, scale = np.linspace(4, 6, d), np.linspace(1, 2, d)
+    observed, rows, sums, infinite = kernels.sums_by_pattern(columns, weight, shift, scale)
+    Z = np.where(seen, (X - shift) / scale, 0.0)
+    upper = np.triu_indices(d)
+    features = np.concatenate([np.ones((n, 1)), Z, Z[:, upper[0]] * Z[:, upper[1]]], axis=1) * weight[:, None]
+    masks, place, counts = np.unique(seen, axis=0, return_inverse=True, return_counts=True)
+    expected = np.zeros((len(masks), features.shape[1]))
+    np.add.at(expected, place.reshape(-1), features)
+    order = np.lexsort(observed.T[::-1])
+    assert (observed[order] == masks).all()
+    assert (rows[order] == counts).all()
+    np.testing.assert_allclose(sums[order], expected, rtol=1e-11, atol=1e-11)
+    assert not infinite.any()

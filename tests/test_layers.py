@@ -73,7 +73,7 @@ ALLOWED = {
     "kernels": {"numpy"},
     "checksum": {"numpy"},
     "compiled": {"numpy", "numba"},
-    "compiled_sums": {"numpy", "numba"},
+    "compiled_sums": {"numpy", "numba", "llvmlite"},
     "scan": {"numpy"},
     "mixture": {"numpy"},
     "em": {"numpy"},

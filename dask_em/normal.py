@@ -23,6 +23,9 @@ from dask_em.kernels import precisions
 from dask_em.mixture import Mixture, Parameters
 from dask_em.scan import Block, Sums, weighted_features
 
+WORD = 8
+"""Bytes of a mask that is sorted as one number."""
+
 CONSTANT = 1e-10
 """Variance, as a share of the column's own over all rows, that is nothing but rounding."""
 
@@ -104,6 +107,10 @@ class NormalSums:
 def distinct(masks: Mask) -> tuple[Mask, NDArray[np.int64]]:
     """Distinct rows of a (P, d) mask in the order of their bits, and where each row went."""
     packed = np.packbits(masks, axis=1)
+    if packed.shape[1] <= WORD:  # numbers are sorted several times as fast as rows
+        words = np.zeros((len(packed), WORD), dtype=np.uint8)
+        words[:, : packed.shape[1]] = packed
+        packed = words.view(">u8")[:, 0].astype(np.uint64)
     _, first, place = np.unique(packed, axis=0, return_index=True, return_inverse=True)
     return masks[first], place.reshape(-1)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import carray, njit, types  # type: ignore[attr-defined]
 from numba.extending import intrinsic
 
 FAST = {"reassoc", "contract", "nsz"}
@@ -142,6 +142,41 @@ def pattern_sums(values: Any, weight: Any, pattern: Any, rows: Any, sums: Any) -
             for j in range(i, len(x), BLOCK):
                 _add_block(own, at, x, i, j, w)  # type: ignore[call-arg]  # `typing` is numba's
                 at += BLOCK * BLOCK
+
+
+@intrinsic
+def _pointer(typing, address, like):  # type: ignore[no-untyped-def]  # numba compares annotations
+    """The address of an array as one of numbers like this one: arrays of any number would be a type each, and be compiled each."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(like)(address, like), generate
+
+
+@njit(nogil=True, cache=True)
+def sums_by_pattern(
+    columns: Any, weight: Any, shift: Any, scale: Any, tile: int, place: Any, rows: Any, sums: Any, infinite: Any
+) -> int:
+    """Standardise rows and add them up, a tile at a time while it is in cache; see kernels. Returns how many patterns were met.
+
+    columns (d, 4): of each the addresses of its values and of its bits, the bytes of these, and where its first cell stands in both.
+    """
+    d, found = len(columns), 0
+    values, pattern, seen = np.empty((d, tile)), np.empty(tile, np.int32), np.empty(tile + 16, np.uint8)
+    for start in range(0, len(weight), tile):
+        w = weight[start : start + tile]
+        n = len(w)
+        pattern[:n] = 0
+        for j in range(d):
+            first = columns[j, 3] + start
+            own = carray(_pointer(columns[j, 0], 0.0), first + n)  # type: ignore[call-arg]
+            valid = carray(_pointer(columns[j, 1], np.uint8(0)), columns[j, 2])  # type: ignore[call-arg]
+            if not standardise(own, valid, first, n, shift[j], scale[j], 1 << j, seen, values[j], pattern):
+                infinite[j] = True
+        found = places(pattern[:n], place, found)
+        pattern_sums(values, w, pattern, rows, sums)
+    return found
 
 
 @njit(nogil=True, cache=True)

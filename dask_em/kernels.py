@@ -224,7 +224,7 @@ WORTHWHILE_ROWS = 1e4
 LINE = 8
 """Numbers in a cache line."""
 
-PATTERN_TILE = 1 << 13
+PATTERN_TILE = 1 << 11
 """Rows that are standardised and then summed, while they are in cache."""
 
 
@@ -242,29 +242,17 @@ def sums_by_pattern(
     -------
     observed (P, d), rows (P,), sums (P, 1 + d + d(d + 1)/2), and which columns (d,) hold an infinity
     """
-    compiled, d = _compiled_sums(), len(columns)
-    values, seen = reused("values", d, PATTERN_TILE), np.empty(PATTERN_TILE + 16, dtype=np.uint8)
-    place, n_found = np.full(1 << d, -1, dtype=np.int64), 0
+    compiled, d, n = _compiled_sums(), len(columns), len(weight)
     wanted, width = _places(d, compiled.BLOCK)
-    rows, sums = np.zeros(0, dtype=np.int64), _aligned_zeros(0, width)
+    most = min(1 << d, n)  # memory that nothing is added to is not there yet
+    place, rows, sums = np.full(1 << d, -1, dtype=np.int64), np.zeros(most, dtype=np.int64), _aligned_zeros(most, width)
+    assert all(c.values.dtype == np.float64 and c.values.flags.c_contiguous for c in columns)  # they go by address
+    cells = np.array([(c.values.ctypes.data, c.valid.ctypes.data, len(c.valid), c.first) for c in columns])
     infinite = np.zeros(d, dtype=bool)
-    for start in range(0, len(weight), PATTERN_TILE):
-        own = weight[start : start + PATTERN_TILE]
-        pattern = np.zeros(len(own), dtype=np.int32)
-        for j, c in enumerate(columns):
-            infinite[j] |= not compiled.standardise(
-                c.values, c.valid, c.first + start, len(own), shift[j], scale[j], 1 << j, seen, values[j], pattern
-            )
-        n_found = compiled.places(pattern, place, n_found)
-        if n_found > len(rows):
-            more = max(n_found, 2 * len(rows))
-            known, before = rows, sums
-            rows, sums = np.zeros(more, dtype=np.int64), _aligned_zeros(more, width)
-            rows[: len(known)], sums[: len(known)] = known, before
-        compiled.pattern_sums(values, own, pattern, rows, sums)
-    met = np.argsort(place, kind="stable")[len(place) - n_found :]
+    found = compiled.sums_by_pattern(cells, weight, shift, scale, PATTERN_TILE, place, rows, sums, infinite)
+    met = np.argsort(place, kind="stable")[len(place) - found :]
     observed = (met[:, None] >> np.arange(d)) & 1 == 1
-    return observed, rows[:n_found], sums[:n_found, wanted], infinite
+    return observed, rows[:found], sums[:found, wanted], infinite
 
 
 @lru_cache

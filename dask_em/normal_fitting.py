@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import eigh
 
-from dask_em import fitting
+from dask_em import fitting, specification
 from dask_em.data.files import check_sizes
 from dask_em.data.gather import NO_REPLICATES, Bootstrap, Gathered, gather, provisional
 from dask_em.data.schema import Design, Schema
@@ -215,7 +215,9 @@ def _fit_by_rows(
     n_scans: int,
     bootstrap: Bootstrap,
 ) -> NormalFit:
-    settings = fitting.Settings(prior=prior, tol=tol, max_iter=max_iter, given=_at_the_margins, bootstrap=bootstrap)
+    settings = specification.Settings(
+        prior=prior, tol=tol, max_iter=max_iter, given=_at_the_margins, bootstrap=bootstrap
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # said below, once
         try:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from dask_em import fitting
+from dask_em import fitting, specification
 from dask_em.data.gather import NO_REPLICATES, Folds
 from dask_em.em import loop
 from dask_em.em.loop import Candidate, Progress
@@ -132,7 +132,7 @@ def select_model(
     parts = Folds(2 * folds) if criterion == "held-out" else NO_REPLICATES
     with first.ready(X, sizes, estimators, sample_weight, parts, on_progress) as (table, settings):
         found: dict[tuple[int, int], Fit] = {}
-        fitted: list[tuple[fitting.Settings, Fit]] = []
+        fitted: list[tuple[specification.Settings, Fit]] = []
         for wave in _waves(table, settings, sizes):
             penalty = {"bic": float(np.log(table.profile.weight)), "aic": 2.0}.get(criterion)
             fits = table.fit([(settings[i], own) for i, own in wave.items()], penalty)
@@ -197,7 +197,7 @@ def _chosen(table: pd.DataFrame, criterion: str, weight: float) -> int:
 def _shape(estimator: Any) -> str | None:
     """The covariance model of an estimator, None for one that has none."""
     kind = estimator.get_params(deep=False).get("covariance_type")
-    return None if kind is None else fitting.covariance_model(kind)
+    return None if kind is None else specification.covariance_model(kind)
 
 
 def _estimators(estimator: Any, covariance_type: str | Sequence[str] | None, given: Mapping[str, Any]) -> list[Any]:
@@ -213,7 +213,7 @@ def _estimators(estimator: Any, covariance_type: str | Sequence[str] | None, giv
         raise ConfigurationError(f"{type(base).__name__} has no covariance_type: leave it out")
     listed = isinstance(covariance_type, Iterable) and not isinstance(covariance_type, str)
     kinds = list(covariance_type) if listed else [covariance_type]
-    kinds = list(dict.fromkeys(fitting.covariance_model(kind) for kind in kinds))
+    kinds = list(dict.fromkeys(specification.covariance_model(kind) for kind in kinds))
     if not kinds:
         raise ConfigurationError("covariance_type is empty: name at least one covariance model to try")
     return [type(base)(**{**settings, "covariance_type": kind}) for kind in kinds]
@@ -229,7 +229,9 @@ def _sizes(n_components: Any) -> list[int]:
     return sizes
 
 
-def _waves(table: Table, settings: Sequence[fitting.Settings], sizes: Sequence[int]) -> list[dict[int, list[int]]]:
+def _waves(
+    table: Table, settings: Sequence[specification.Settings], sizes: Sequence[int]
+) -> list[dict[int, list[int]]]:
     """The grid in parts that stay within WAVE_BYTES: numbers of components by model."""
     waves: list[dict[int, list[int]]] = [{}]
     filled, models = 0, _different(settings, len(table.schema.design.gaussian))
@@ -244,12 +246,12 @@ def _waves(table: Table, settings: Sequence[fitting.Settings], sizes: Sequence[i
     return waves
 
 
-def _different(settings: Sequence[fitting.Settings], d: int) -> dict[int, fitting.Settings]:
+def _different(settings: Sequence[specification.Settings], d: int) -> dict[int, specification.Settings]:
     """The models that differ on d columns: on one there is no shape and no orientation, and on none no volume."""
     letters = 3 if d > 1 else d
     first: dict[str, int] = {}
     for i, own in enumerate(settings):
-        first.setdefault(fitting.covariance_model(own.covariance_type)[:letters], i)
+        first.setdefault(specification.covariance_model(own.covariance_type)[:letters], i)
     return {i: settings[i] for i in first.values()}
 
 
@@ -266,7 +268,7 @@ def _entropy_step(models: Sequence[tuple[Mixture, Any]], state: None) -> Callabl
 
 
 def _held_out(
-    table: Table, settings: Sequence[fitting.Settings], best: Sequence[tuple[int, Fit, Candidate]], folds: int
+    table: Table, settings: Sequence[specification.Settings], best: Sequence[tuple[int, Fit, Candidate]], folds: int
 ) -> Array:
     """Log density per unit of weight of the rows of each part under the fit to the others: all candidates and parts in the same scans."""
     states, places = [], []

@@ -34,6 +34,7 @@ HEIGHT = {
     "execution": 3,
     "model": 4,
     "few_scans": 4,
+    "specification": 4,
     "fitting": 4,
     "normal_fitting": 4,
     "images": 4,

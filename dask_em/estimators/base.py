@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils.validation import check_is_fitted
 
-from dask_em import fitting
+from dask_em import fitting, specification
 from dask_em.data.gather import Bootstrap
 from dask_em.data.profile import weighted_rows
 from dask_em.data.reading import read_rows
@@ -138,7 +138,7 @@ class BaseMixture(DensityMixin, BaseEstimator):
         sample_weight: Any,
         replicates: Bootstrap,
         on_progress: Callable[[Progress], None] | None,
-    ) -> Iterator[tuple[fitting.Table, list[fitting.Settings]]]:
+    ) -> Iterator[tuple[fitting.Table, list[specification.Settings]]]:
         """A table ready for a grid of models of the same columns, and how each is fitted."""
         X = opened(X)
         source, design = self._source(X, sample_weight)
@@ -158,11 +158,11 @@ class BaseMixture(DensityMixin, BaseEstimator):
         source, weight, labels = to_source(X, columns, sample_weight, self._labels(), n_labels=self.n_components)
         return source, replace(design, weight=weight, labels=labels)
 
-    def fit_settings(self) -> fitting.Settings:
+    def fit_settings(self) -> specification.Settings:
         """How to fit, as the arguments say."""
         labels, given = self._labels(), self._has_given()
         seeded = "kmeans++" if model_of(self.init) is not None else self.init
-        return fitting.Settings(
+        return specification.Settings(
             prior=self.prior,  # type: ignore[arg-type]
             tol=checked_number("tol", self.tol, numbers.Real),
             max_iter=checked_number("max_iter", self.max_iter, numbers.Integral),
@@ -248,7 +248,7 @@ class BaseMixture(DensityMixin, BaseEstimator):
             labels = seeding.labels(mixture.families, block, k, "kmeans++", rng)
         else:
             labels = seeding.nearest(mixture.families, block, centres)
-        start = fitting.parameters_of_labels(mixture, block, labels[None], [k])
+        start = specification.parameters_of_labels(mixture, block, labels[None], [k])
         weights = start.weights if centres is not None else np.full(k, 1.0 / k)
         if self.weights_init is not None:
             weights = given_array("weights_init", self.weights_init, (k,))

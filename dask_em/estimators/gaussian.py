@@ -15,8 +15,8 @@ from dask_em.estimators.base import BaseMixture
 from dask_em.estimators.doc import documented
 from dask_em.families.covariance import FULL
 from dask_em.families.diagonal import DiagonalParams
-from dask_em.fitting import covariance_model
 from dask_em.model import FittedMixture
+from dask_em.specification import covariance_model
 
 
 @documented

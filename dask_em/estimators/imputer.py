@@ -15,7 +15,7 @@ import pyarrow as pa
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from dask_em import fitting, normal_fitting
+from dask_em import fitting, normal_fitting, specification
 from dask_em.data.gather import Bootstrap
 from dask_em.data.keys import KeySet, check_keys, row_keys
 from dask_em.data.pins import pinned
@@ -211,7 +211,7 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
                 seen = executor.reduce(source.pieces, partial(_look_at, design, bootstrap.key))
             if seen is not None:
                 check_found(design, ordered, seen.profile)
-            fitting.check_table(None if seen is None else seen.profile, design, 1)
+            specification.check_table(None if seen is None else seen.profile, design, 1)
             assert seen is not None
             source = pinned(source, seen.profile.marks)
             if seen.keys is not None:
@@ -247,7 +247,7 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         if self._is_normal(roles):
             own: Any = self.model if isinstance(self.model, MultivariateNormal) else self
             tol = 1e-8 if own.tol is None else own.tol
-            schema = fitting.make_schema(design, found)
+            schema = specification.make_schema(design, found)
             fit: Any = normal_fitting.fit(
                 source, schema.design, own.prior, tol, own.max_iter, executor, schema=schema, bootstrap=bootstrap
             )
@@ -337,10 +337,10 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
                 raise DataError(f"column {name!r} has the name that a level of a predictor gets inside: rename it")
         return replace(design, gaussian=(*design.gaussian, *derived), indicators=tuple(indicators))
 
-    def _mixture_settings(self, bootstrap: Bootstrap) -> tuple[fitting.Settings, tuple[int, ...]]:
+    def _mixture_settings(self, bootstrap: Bootstrap) -> tuple[specification.Settings, tuple[int, ...]]:
         if isinstance(self.model, BaseMixture):
             return replace(self.model.fit_settings(), bootstrap=bootstrap), (self.model.n_components,)
-        settings = fitting.Settings(
+        settings = specification.Settings(
             prior=self.prior,
             tol=1e-6 if self.tol is None else self.tol,
             max_iter=self.max_iter,

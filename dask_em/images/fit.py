@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dask_em import fitting
+from dask_em import fitting, specification
 from dask_em.data.columns import WEIGHT
 from dask_em.data.compact import Distinct, Pile
 from dask_em.data.pixels import SEED, Extent, View, distinct_colours, extent_of
@@ -153,12 +153,12 @@ def fit(rows: Rows, k: int, settings: dict[str, Any], executor: Executor, on_pro
         gaussian=rows.columns,
         categorical=(SEED,) if rows.seeded else (),
         known=SEED if rows.seeded else None,
-        pattern=fitting.covariance_model(settings["covariance_type"]) in FULL,
+        pattern=specification.covariance_model(settings["covariance_type"]) in FULL,
         weight=WEIGHT if weighted else None,
     )
     source = with_columns(rows.source, **{WEIGHT: rows.weight}) if weighted else rows.source
     own = {name: value for name, value in settings.items() if name != "random_state"}
-    how = fitting.Settings(seed=seed_of(settings["random_state"]), **own)
+    how = specification.Settings(seed=seed_of(settings["random_state"]), **own)
     found = fitting.fit(source, design, how, [k], rows.where(executor), on_progress)
     candidate = found.best(k)
     model = found.fitted(candidate)

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from dask_em import fitting
+from dask_em import fitting, specification
 from dask_em.data import compact, packing
 from dask_em.data.columns import WEIGHT
 from dask_em.data.compact import collapse
@@ -78,7 +78,7 @@ def collapsed(
 ) -> compact.Collapsed:
     executor = LocalExecutor(n_threads)
     found = fitting.profile_source(source, design, executor)
-    out = collapse(source, fitting.make_schema(design, found), found, bootstrap, True, 3, executor.reduce)
+    out = collapse(source, specification.make_schema(design, found), found, bootstrap, True, 3, executor.reduce)
     assert out is not None
     return out
 
@@ -153,7 +153,7 @@ def test_many_columns_share_few_words() -> None:
     source, executor = cut(answers, 1), LocalExecutor(1)
     design = Design(categorical=tuple(answers.column_names))
     found = fitting.profile_source(source, design, executor)
-    assert Layout.of(fitting.make_schema(design, found), found).n_words == 1  # 6^24 < 2^63
+    assert Layout.of(specification.make_schema(design, found), found).n_words == 1  # 6^24 < 2^63
     assert collapsed(source, design).rows == 50
 
 
@@ -212,7 +212,7 @@ def test_the_fit_is_that_of_all_rows(case: Case) -> None:
     several = pa.concat_tables([table, table, table.slice(0, 100)]).append_column(
         "w", pa.array(np.tile(weight, 3)[:400])
     )
-    settings = fitting.Settings(max_iter=25, tol=1e-9, bootstrap=Bootstrap(3, 4), **case.settings)
+    settings = specification.Settings(max_iter=25, tol=1e-9, bootstrap=Bootstrap(3, 4), **case.settings)
     executor = LocalExecutor(1)
 
     def fit(compress: bool) -> fitting.Fit:
@@ -251,7 +251,7 @@ def answers(n: int, levels: int = 3) -> pd.DataFrame:
 
 def opened(X: pd.DataFrame, compress: Any = "auto", **roles: Any) -> fitting.Table:
     design = Design(**(roles or {"categorical": tuple(X.columns)}))
-    settings = fitting.Settings(compress=compress)
+    settings = specification.Settings(compress=compress)
     return fitting.open_table(open_source(X), design, settings, [2], LocalExecutor(1))
 
 
@@ -304,7 +304,7 @@ def test_distinct_rows_that_need_much_memory_are_not_collected(monkeypatch: pyte
 @pytest.mark.parametrize("compress", ["always", None, 1])
 def test_compress_is_one_of_three(compress: Any) -> None:
     with pytest.raises(ConfigurationError, match="'auto', True or False"):
-        fitting.Settings(compress=compress)
+        specification.Settings(compress=compress)
 
 
 # --- what goes wrong -----------------------------------------------------------------------------------------------
@@ -329,7 +329,7 @@ def test_a_table_that_changes_between_scans_is_noticed(tmp_path: Path, column: s
     pq.write_table(table, tmp_path / "t.parquet")
     # A file that is open would be known by its time and size, and its columns by their marks.
     source, found = open_source(str(tmp_path / "t.parquet")), replace(found, marks=({},))
-    settings = fitting.Settings(compress=True)
+    settings = specification.Settings(compress=True)
     if value is None and column is not None:  # a cell that may be missing may change unnoticed
         assert fitting.open_table(source, design, settings, [2], executor, found=found).n_distinct
         return

@@ -15,16 +15,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dask_em import fitting
+from dask_em import specification
 from dask_em.data.encode import encode_fit
 from dask_em.data.profile import profile
 from dask_em.data.schema import Design, Schema
 from dask_em.em import seeding
 from dask_em.families.covariance import FULL, MODELS
-from dask_em.fitting import covariance_model
 from dask_em.mixture import Mixture, Parameters
 from dask_em.model import FittedMixture
 from dask_em.scan import Block, Sums
+from dask_em.specification import covariance_model
 from tests.oracle import Data, Params
 
 GAUSSIAN, COUNTS, CATEGORIES = ("g0", "g1", "g2"), ("y0", "y1"), ("c0", "c1")
@@ -57,9 +57,9 @@ class Case:
         """What a fit makes of the table before its first scan."""
         design = self.design(weight)
         found = profile(table, design)
-        schema = fitting.make_schema(design, found)
-        settings = fitting.Settings(prior=prior, **self.settings)  # type: ignore[arg-type]
-        return Model(table, schema, fitting.make_mixture(schema, found, settings), self.expected)
+        schema = specification.make_schema(design, found)
+        settings = specification.Settings(prior=prior, **self.settings)  # type: ignore[arg-type]
+        return Model(table, schema, specification.make_mixture(schema, found, settings), self.expected)
 
 
 def _gaussian(covariance_type: str, columns: tuple[str, ...] = GAUSSIAN) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -153,7 +153,7 @@ class Model:
         """Seeded parameters, candidates side by side."""
         rng = np.random.default_rng(seed)
         labels = [seeding.labels(self.mixture.families, self.block, k, "kmeans++", rng) for k in sizes]
-        return fitting.parameters_of_labels(self.mixture, self.block, np.array(labels), sizes)
+        return specification.parameters_of_labels(self.mixture, self.block, np.array(labels), sizes)
 
     def e_step(self, parameters: Parameters, sizes: Sequence[int], blocks: Sequence[Block] | None = None) -> Sums:
         """Expected statistics of all rows."""

@@ -16,7 +16,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 from scipy.linalg import expm
 
-from dask_em import fitting, kernels, mixture
+from dask_em import fitting, kernels, mixture, specification
 from dask_em.data.schema import Design
 from dask_em.data.sources import open_source, with_columns
 from dask_em.execution.local import LocalExecutor
@@ -176,7 +176,7 @@ def test_samples_lead_back_to_where_they_came_from(case: Case) -> None:
     again = pa.table({name: pa.array(values.tolist()) for name, values in columns.items()})
     source = open_source(again.append_column("start", pa.array(components)))
     design = replace(case.design(), labels="start")
-    own = fitting.Settings(prior=None, init="labels", tol=1e-9, **case.settings)
+    own = specification.Settings(prior=None, init="labels", tol=1e-9, **case.settings)
     found = fitting.fit(source, design, own, [2], LocalExecutor(1))
     fitted = found.fitted(found.best(2))
     fresh, _ = truth.sample(4000, np.random.default_rng(7))
@@ -481,7 +481,7 @@ def test_units_and_offsets_only_shift_the_answer(
     x = np.round(x * 2**18) / 2**18  # so that adding the offset loses nothing
     x[rng.random(x.shape) < 0.1] = np.nan
     design = Design(gaussian=("x0", "x1"), pattern=covariance_type in ("full", "tied"), labels="start")
-    own = fitting.Settings(
+    own = specification.Settings(
         prior=prior,  # type: ignore[arg-type]
         covariance_type=covariance_type,
         init="labels",

@@ -171,7 +171,7 @@ def sums_by_pattern(
         for j in range(d):
             first = columns[j, 3] + start
             own = carray(_pointer(columns[j, 0], 0.0), first + n)  # type: ignore[call-arg]
-            valid = carray(_pointer(columns[j, 1], np.uint8(0)), columns[j, 2])  # type: ignore[call-arg]
+            valid = carray(_pointer(columns[j, 1], np.uint8(0)), columns[j, 2])
             if not standardise(own, valid, first, n, shift[j], scale[j], 1 << j, seen, values[j], pattern):
                 infinite[j] = True
         found = places(pattern[:n], place, found)

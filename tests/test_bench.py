@@ -84,6 +84,18 @@ def test_soak(bench):
     assert lines[-1]["tasks held"] <= 60
 
 
+def test_operate(bench):
+    (lines,) = bench("operate --rows 3000 --rounds 1").values()
+    assert [line["what"].split(",")[0] for line in lines[:2]] == ["a checkpoint", "a run: fit"]
+    assert all(line["seconds"] > 0 for line in lines)
+
+
+def test_one_scan_of_files(bench):
+    (lines,) = bench("impute --rows 3000 --dim 3 --missing 0.2 --replicates 2 --files 2").values()
+    assert math.isclose(lines[0]["mean ll"], lines[1]["mean ll"], rel_tol=1e-9)
+    assert lines[-1]["who"].endswith("scanned and fitted")
+
+
 def test_who_judges_agrees_with_scikit_learn():
     X, _ = mixture(400, 3, 2)
     for kind in ("full", "diag"):

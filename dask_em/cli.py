@@ -15,7 +15,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -194,7 +194,15 @@ def schema() -> None:
 
 def main() -> None:
     """Entry point of the command `dask-em`."""
-    em(prog_name="dask-em")
+    try:
+        em(prog_name="dask-em")
+    except SystemExit as end:
+        if end.code in (
+            INTERRUPTED,
+            TERMINATED,
+        ):  # what Dask leaves half done at its start, it complains of at the exit
+            sys.unraisablehook = lambda _: None
+        raise
 
 
 def _load_job(conf: str, overrides: tuple[str, ...], scheduler: str | None, insecure: bool = False) -> Any:
@@ -283,39 +291,63 @@ def _cluster_failed(error: Exception) -> bool:
 
 @contextmanager
 def _stopped_by_signals() -> Iterator[None]:
-    """SIGTERM raises as SIGINT does, and neither is lost.
+    """SIGTERM raises as SIGINT does, unless it is ignored, and neither is lost.
 
-    What is raised in a destructor, or in what Dask does whenever garbage is collected, Python reports and drops: the signal is sent again a moment later.
-    After a signal such reports are of a process that is torn down, and are not shown.
+    What is raised in a destructor, or in what Dask does whenever garbage is collected, Python reports and drops: the signal is sent again a moment later, and is
+    raised at the end if it has not come through. After a signal other such reports are of a process that is torn down, and are not shown.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    raises = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
-    stopped, show = False, sys.unraisablehook
+    kinds = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
+    before = {s: own for s in kinds if (own := signal.getsignal(s)) not in (signal.SIG_IGN, None)}
+    raises = {s: kinds[s] for s in before}
+    lost: set[signal.Signals] = set()
+    timers: list[threading.Timer] = []
+    stopped = waiting = False
+    main, show = threading.get_ident(), sys.unraisablehook
 
     def stop(signum: int, frame: FrameType | None) -> None:
         nonlocal stopped
-        stopped = True
-        raise raises[signal.Signals(signum)]
+        stopped, own = True, signal.Signals(signum)
+        if waiting:
+            lost.add(own)
+        else:
+            lost.discard(own)
+            raise raises[own]
 
     def report(dropped: sys.UnraisableHookArgs) -> None:
-        for signum, kind in raises.items():
-            if issubclass(dropped.exc_type, kind):
-                again = (threading.main_thread().ident, signum)
-                threading.Timer(MOMENT, signal.pthread_kill, again).start()
+        nonlocal waiting
+        waited, waiting = waiting, True
+        lost.update(s for s, kind in raises.items() if issubclass(dropped.exc_type, kind))
+        if lost:
+            timers.append(threading.Timer(MOMENT, send))
+            with suppress(RuntimeError):  # no thread can be started any more
+                timers[-1].start()
         if not stopped:
             show(dropped)
+        waiting = waited
 
-    before = {signum: signal.signal(signum, stop) for signum in raises}
-    sys.unraisablehook = report
+    def send() -> None:
+        for signum in tuple(lost):
+            signal.pthread_kill(main, signum)
+
     try:
+        for signum in raises:
+            signal.signal(signum, stop)
+        sys.unraisablehook = report
         yield
     finally:
+        waiting = True
+        for timer in timers:
+            timer.cancel()
+            if timer.ident is not None:
+                timer.join()
+        sys.unraisablehook = show
         for signum, handler in before.items():
             signal.signal(signum, handler)
-        if not stopped:
-            sys.unraisablehook = show
+    if lost:
+        raise raises[lost.pop()]
 
 
 @contextmanager

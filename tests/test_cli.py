@@ -11,12 +11,15 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
 import dask_em
+from dask_em.cli import em
 
 BIN = Path(sys.executable).parent
 
@@ -292,6 +295,48 @@ def test_no_signal_is_lost_where_python_drops_what_is_raised(finished, number, c
         time.sleep(60)
     """
     assert finished("run", "coins.yaml", body=body)[::2] == (code, f"dask-em: error: {word}\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_signal_that_is_ignored_stays_so(finished, number):
+    """A shell lets what it starts in the background ignore the interrupts of the terminal."""
+    body = f"""
+    import signal
+    def run(config, *, progress, manner):
+        signal.raise_signal({int(number)})
+        return {{"went": "on"}}
+    """
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        code, stdout, stderr = finished("run", "coins.yaml", body=body)
+    finally:
+        signal.signal(number, before)
+    assert (code, stderr) == (0, "")
+    assert "on" in stdout
+
+
+def test_a_signal_that_is_dropped_at_the_end_stays_within_the_command():
+    """Here it is invoked in this process, which gets its handlers and its hook back."""
+
+    @em.command("drop")
+    def drop() -> None:
+        class Garbage:
+            def __del__(self) -> None:
+                signal.raise_signal(signal.SIGTERM)
+
+        garbage = Garbage()
+        del garbage
+
+    def own() -> tuple[Any, ...]:
+        return sys.unraisablehook, signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+
+    before = own()
+    try:
+        found = CliRunner().invoke(em, ["drop"])
+    finally:
+        del em.commands["drop"]
+    assert (found.exit_code, found.stderr) == (143, "dask-em: error: terminated\n")
+    assert own() == before
 
 
 def test_warnings_are_one_line_on_stderr(finished):

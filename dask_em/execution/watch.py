@@ -155,7 +155,10 @@ class Watch:
             if any(future.status == "error" for future in futures):  # a task has raised it
                 raise
             raise self.lost() from None
-        self._scans.append(monotonic() - began)
+        if (
+            monotonic() - began > POLL
+        ):  # what was done already is no scan; nor are scans as short as this ever near a limit
+            self._scans.append(monotonic() - began)
         return results
 
     def ask(self, function: Callable[..., Coroutine[Any, Any, Any]], *args: Any, **options: Any) -> Any:

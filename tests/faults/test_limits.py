@@ -127,9 +127,9 @@ def test_a_frozen_worker_of_a_patient_scheduler(tmp_path: Path, table: Path) -> 
         message, seconds = fails(table, client, Limits(stalled=20), process.suspend, after=5)
         waited = re.match(r"nothing was finished for (\d+) s \(limit stalled\)", message)
         assert waited
-        assert 20 <= int(waited[1]) < 30
+        assert 20 <= int(waited[1]) < 60  # 20 times the first wait, if workers were slow to start
         assert f"of which {address} is silent" in message
-        assert seconds < 40
+        assert seconds < 70
 
 
 @contextmanager

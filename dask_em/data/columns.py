@@ -79,7 +79,7 @@ def cells(table: pa.Table, name: str) -> Cells | None:
         return None
     valid, values = array.buffers()
     bits = np.empty(0, np.uint8) if valid is None or not array.null_count else np.frombuffer(valid, np.uint8)
-    return Cells(np.frombuffer(values, np.float64), bits, array.offset)
+    return Cells(np.frombuffer(values, np.float64, array.offset + len(array)), bits, array.offset)
 
 
 def _called(name: str) -> str:

@@ -12,6 +12,10 @@ import shutil
 from pathlib import Path
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
+"""There is no room."""
+
+FAILING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
+"""The disk, or the network before it, does not do what it should, and may again."""
 
 
 def write(path: Path, content: bytes) -> None:

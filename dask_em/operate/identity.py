@@ -50,9 +50,9 @@ class Identity:
         return cls(document["job"], document["inputs"], document["versions"])
 
     @staticmethod
-    def is_in(document: Mapping[str, Any]) -> bool:
-        """Whether `read` would find one; another version may have written another."""
-        return {"job", "inputs", "versions"} <= set(document)
+    def is_in(document: Any) -> bool:
+        """Whether this is the plan or the record of a run, in which `read` finds one; another version may have written another."""
+        return isinstance(document, Mapping) and {"run", "begun", "job", "inputs", "versions"} <= set(document)
 
     @property
     def job_hash(self) -> str:

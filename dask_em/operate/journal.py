@@ -33,14 +33,16 @@ class Journal:
         self._next += 1
         return f"{self._next:04d}"
 
-    def keep(self, name: str, value: Any) -> None:
-        """Keep a value, durably."""
+    def keep(self, name: str, value: Any) -> bool:
+        """Keep a value, durably; False where it cannot be, and is worked out again where it is needed."""
         try:
             content = dumps(value)
         except NotPortableError:
-            return  # worked out again where it is needed
-        if len(content) <= LARGEST:
-            disk.replace_file(self.folder / name, content)
+            return False
+        if len(content) > LARGEST:
+            return False
+        disk.replace_file(self.folder / name, content)
+        return True
 
     def find(self, *names: str) -> dict[str, Any]:
         """The values under these names that are there and whole."""
@@ -89,5 +91,5 @@ class JournalExecutor:
 
     def keep(self, handle: Any) -> None:
         """Keep the state of this loop; the one before stays until the next is whole."""
-        self._journal.keep(self._turns[0], self._executor.look(handle, itself))
-        self._turns = self._turns[::-1]
+        if self._journal.keep(self._turns[0], self._executor.look(handle, itself)):
+            self._turns = self._turns[::-1]

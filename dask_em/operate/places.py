@@ -42,6 +42,15 @@ class Place(Protocol):
     def home(self) -> Path:
         """The folder of a run under way."""
 
+    def prepare(self) -> None:
+        """Make the folder that runs under way are in.
+
+        Raises
+        ------
+        OutputError
+            It is not ours alone.
+        """
+
     def record(self) -> dict[str, Any] | None:
         """The record of the run whose output is here, if it is one; its paperwork is finished on the way."""
 
@@ -72,11 +81,14 @@ class Folder:
     def home(self) -> Path:
         return self.target.parent / f".{self.target.name}.run"
 
+    def prepare(self) -> None:
+        self.target.parent.mkdir(parents=True, exist_ok=True)
+
     def record(self) -> dict[str, Any] | None:
         try:
             manifest = json.loads((self.target / MANIFEST).read_bytes())
             record: dict[str, Any] = json.loads((self.target / RECORD).read_bytes())
-            if manifest["run"] != record["run"] or not Identity.is_in(record):
+            if not Identity.is_in(record) or manifest["run"] != record["run"]:
                 return None
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -123,22 +135,28 @@ class Bucket:
             self.fs, self.root = fsspec.core.url_to_fs(self.url)
 
     def home(self) -> Path:
-        own = Path(tempfile.gettempdir()) / f"dask-em-{os.getuid()}"
+        folder = Path(tempfile.gettempdir()) / f"dask-em-{os.getuid()}"
+        return folder / f"{hashlib.sha256(self.url.encode()).hexdigest()[:16]}.run"
+
+    def prepare(self) -> None:
+        own = self.home().parent
+        own.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):
             own.mkdir(mode=0o700)
         state = own.lstat()  # everybody may make folders there, of this name, too
         if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid() or state.st_mode & 0o077:
-            raise OutputError(f"folder {own} belongs to others: remove it, or set TMPDIR to a folder of your own")
-        return own / f"{hashlib.sha256(self.url.encode()).hexdigest()[:16]}.run"
+            raise OutputError(
+                f"folder {own} belongs to others, or is open to them: remove it, or set TMPDIR to a folder of your own"
+            )
 
     def record(self) -> dict[str, Any] | None:
         with self._reached():
             try:
                 manifest = json.loads(self._read(MANIFEST))
                 record: dict[str, Any] = json.loads(self._read(f"{manifest['data']}/{RECORD}"))
+                if not Identity.is_in(record):
+                    return None
             except (FileNotFoundError, ValueError, KeyError, TypeError):
-                return None
-            if not Identity.is_in(record):
                 return None
             if not self.fs.exists(self._at(SUCCESS)):
                 self.fs.pipe_file(self._at(SUCCESS), b"")

@@ -94,8 +94,8 @@ def open_run(
     place, identity = place_of(config.output), Identity.of(config, inputs)
     try:
         _check_output(place, identity, manner)
-    except NothingToDo:
-        _tidy_up(place)
+    except NothingToDo as done:
+        _tidy_up(place, done.record)
         raise
     home = _made(place)
     run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
@@ -103,8 +103,8 @@ def open_run(
         place.restore()
         try:
             record = _check_output(place, identity, manner)  # another run may just have ended
-        except NothingToDo:
-            disk.remove(home)
+        except NothingToDo as done:
+            _remove_over(home, done.record)
             raise
         plan = _earlier(home, record) if manner.resume else None
         if plan is not None:
@@ -136,11 +136,12 @@ def open_run(
                 }
                 place.publish(home / "parts", record)
         except OSError as error:
-            if error.errno in disk.FULL:
-                raise TryAgainError(
-                    f"output {place.name} cannot be written ({error.strerror}): make room, then run again with --resume"
-                ) from None
-            raise
+            if error.errno not in disk.FULL | disk.FAILING:
+                raise
+            remedy = "make room" if error.errno in disk.FULL else "look at the disk"
+            raise TryAgainError(
+                f"output {place.name} cannot be written ({error.strerror}): {remedy}, then run again with --resume"
+            ) from None
         except DaskEMError as error:
             if not isinstance(error, TryAgainError):
                 disk.remove(home)
@@ -166,17 +167,26 @@ def _check_output(place: Place, identity: Identity, manner: Manner) -> dict[str,
     return record
 
 
-def _tidy_up(place: Place) -> None:
-    """Remove what a run left that was stopped just after its output had appeared; not that of one that is at work."""
-    if place.home().exists():
-        with suppress(OutputError), locked(place.home() / "lock", "", place.name):
-            disk.remove(place.home())
+def _tidy_up(place: Place, record: Mapping[str, Any]) -> None:
+    """Remove what a run left that was stopped just after its output, with this record, had appeared; not that of one that is at work."""
+    with suppress(OutputError, OSError):
+        place.prepare()
+        if place.home().exists():
+            with locked(place.home() / "lock", "", place.name):
+                _remove_over(place.home(), record)
+
+
+def _remove_over(home: Path, record: Mapping[str, Any]) -> None:
+    """Remove the folder of a run, unless it is that of another that was interrupted: that may go on."""
+    plan = _plan(home)
+    if plan is None or plan["run"] == record["run"]:
+        disk.remove(home)
 
 
 def _made(place: Place) -> Path:
     home = place.home()
     try:
-        home.parent.mkdir(parents=True, exist_ok=True)
+        place.prepare()
         with suppress(FileExistsError):
             home.mkdir(mode=0o700)
     except OSError as error:
@@ -186,12 +196,16 @@ def _made(place: Place) -> Path:
 
 def _earlier(home: Path, record: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """The plan of an interrupted run; one that made the output which has this record was stopped when all was done."""
+    plan = _plan(home)
+    return None if plan is None or (record is not None and record["run"] == plan["run"]) else plan
+
+
+def _plan(home: Path) -> dict[str, Any] | None:
     try:
         plan: dict[str, Any] = json.loads((home / "plan.json").read_bytes())
     except (OSError, ValueError):
         return None
-    done = record is not None and record["run"] == plan.get("run")
-    return plan if Identity.is_in(plan) and not done else None
+    return plan if Identity.is_in(plan) else None
 
 
 def _begin(home: Path, plan: Mapping[str, Any]) -> None:

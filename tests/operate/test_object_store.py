@@ -136,6 +136,23 @@ def test_a_folder_of_somebody_else_is_not_used(store: Any, tmp_path: Path, monke
         put(URL, NEW)
 
 
+def test_an_output_that_is_there_needs_no_folder_here(store: Any, tmp_path: Path) -> None:
+    put(URL, NEW)
+    shared = tmp_path / f"dask-em-{os.getuid()}"
+    shared.chmod(0o777)
+    with pytest.raises(NothingToDo):
+        put(URL, NEW)
+
+
+@pytest.mark.parametrize("text", [b"5", b"{}", b"null"])
+def test_what_is_no_record_is_not_ours(store: Any, text: bytes) -> None:
+    put(URL, NEW)
+    (record,) = store.glob(f"{URL.removeprefix('s3://')}/data-*/run.json")
+    store.pipe_file(record, text)
+    with pytest.raises(OutputError, match="is not empty"):
+        put(URL, NEW)
+
+
 def test_what_somebody_else_left_is_not_touched(store: Any) -> None:
     store.pipe_file("results/survey/letter.txt", b"mine")
     with pytest.raises(OutputError, match="not empty"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import multiprocessing
@@ -325,6 +326,48 @@ def test_a_run_that_was_done_is_not_gone_on_with(tmp_path: Path) -> None:
     (tmp_path / ".out.run" / "plan.json").write_text(json.dumps(plan))
     work(NEW, tmp_path / "out", REPLACE, inputs=[{"name": "part.parquet", "bytes": 12}])
     assert state(tmp_path / "out") == 2
+
+
+def test_nothing_to_do_leaves_what_another_job_may_go_on_with(tmp_path: Path) -> None:
+    work(OLD, tmp_path / "out")
+    interrupted(tmp_path / "other")
+    (tmp_path / ".other.run").rename(tmp_path / ".out.run")
+    with pytest.raises(NothingToDo):
+        work(OLD, tmp_path / "out")
+    count: list[int] = []
+    assert (tmp_path / ".out.run" / "plan.json").exists()
+    plan = json.loads((tmp_path / ".out.run" / "plan.json").read_text())
+    plan["job"] = {"k": 2}
+    (tmp_path / ".out.run" / "plan.json").write_text(json.dumps(plan))
+    work(NEW, tmp_path / "out", REPLACE, count=count)
+    assert count == []
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"), [(errno.ENOSPC, "make room"), (errno.EDQUOT, "make room"), (errno.EIO, "look at the disk")]
+)
+def test_trouble_of_the_disk_is_worth_another_try(tmp_path: Path, number: int, remedy: str) -> None:
+    job = NEW.model_copy(update={"output": str(tmp_path / "out")})
+    with (
+        pytest.raises(
+            TryAgainError, match=rf"^output .* cannot be written \(.*\): {remedy}, then run again with --resume$"
+        ),
+        open_run(job, INPUTS, nullcontext(LocalExecutor(1)), RESUME),
+    ):
+        raise OSError(number, os.strerror(number))
+    assert (tmp_path / ".out.run" / "plan.json").exists()
+
+
+@pytest.mark.parametrize("text", ["5", "[]", "null", '{"run": 1}', "not JSON"])
+def test_what_is_no_record_or_plan_is_nobodys(tmp_path: Path, text: str) -> None:
+    work(NEW, tmp_path / "out")
+    (tmp_path / "out" / "run.json").write_text(text)
+    with pytest.raises(OutputError, match="not empty"):
+        work(NEW, tmp_path / "out")
+    interrupted(tmp_path / "two")
+    (tmp_path / ".two.run" / "plan.json").write_text(text)
+    work(NEW, tmp_path / "two")  # begins again
+    assert state(tmp_path / "two") == 2
 
 
 def test_nothing_is_left_beside_an_output(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ class Memory:
         self._next += 1
         return f"{self._next:04d}"
 
-    def keep(self, name: str, value: Any) -> None:
+    def keep(self, name: str, value: Any) -> bool:
         if self.rng.random() < self.trouble:
             raise Crash
         own = loads(dumps(value))
@@ -157,6 +157,7 @@ class Memory:
         self.files[name], self.furthest = dumps(value), Grid.n_scans(own)
         if self.rng.random() < self.trouble:
             raise Crash
+        return True
 
     def find(self, *names: str) -> dict[str, Any]:
         return {name: loads(self.files[name]) for name in names if name in self.files}

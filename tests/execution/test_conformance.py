@@ -26,7 +26,7 @@ from distributed import Client, LocalCluster
 from dask_em import GaussianMixture, MixtureModel, few_scans
 from dask_em.data.sources import open_source
 from dask_em.errors import DataError, ObjectiveDecreasedError, TryAgainError
-from dask_em.execution import base, dask
+from dask_em.execution import base, dask, watch
 from dask_em.execution.choose import open_executor
 from dask_em.execution.dask import DaskExecutor
 from dask_em.execution.local import LocalExecutor
@@ -224,6 +224,24 @@ def test_reduce_adds_in_the_tree(executor: Any) -> None:
     with open_executor(executor) as opened:
         assert opened.reduce(list("abcdefghij"), _shape) == _Shape("(((ab)(cd))((ef)(gh)))(ij)", ready=True)
         assert opened.reduce(["a"], _shape) == _Shape("a")
+
+
+def test_what_is_usual_is_what_scans_take(clients: dict[int, Client], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two scans there are many waits for what is done already: they say nothing of how long a scan may take."""
+    usual = []
+
+    class Heard(watch.Patience):
+        def __init__(self, limits: watch.Limits, seconds: float, now: float) -> None:
+            usual.append(seconds)
+            super().__init__(limits, seconds, now)
+
+    monkeypatch.setattr(watch, "Patience", Heard)
+    executor = DaskExecutor(clients[1])
+    for _ in range(2):
+        executor.map([0], lambda i, piece: time.sleep(0.8))
+        for _ in range(6):
+            executor.look(executor.put(0), lambda value: value)
+    assert usual[-1] >= 0.8
 
 
 def test_an_executor_that_was_given_stays_open(clients: dict[int, Client]) -> None:

@@ -155,10 +155,9 @@ class Watch:
             if any(future.status == "error" for future in futures):  # a task has raised it
                 raise
             raise self.lost() from None
-        if (
-            monotonic() - began > POLL
-        ):  # what was done already is no scan; nor are scans as short as this ever near a limit
-            self._scans.append(monotonic() - began)
+        took = monotonic() - began
+        if took > POLL:  # what was done already is no scan, and scans as short as this are far from any limit
+            self._scans.append(took)
         return results
 
     def ask(self, function: Callable[..., Coroutine[Any, Any, Any]], *args: Any, **options: Any) -> Any:

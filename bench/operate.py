@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import warnings
-from contextlib import ExitStack
+from contextlib import ExitStack, chdir, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +41,22 @@ levels:
 
 def run(rows: int, rounds: int) -> None:
     """One table; each figure by itself, on one core."""
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _one_core():
         home = Path(folder)
         _write(home / "people", rows)
         (home / "job.yaml").write_text(JOB)
         lines = [_checkpoint(home, rounds), *_checks(home, rounds), _resumed(home)]
     report("operate", lines, rows=rows, rounds=rounds)
+
+
+@contextmanager
+def _one_core() -> Iterator[None]:
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _write(folder: Path, rows: int) -> None:
@@ -96,9 +105,9 @@ def _checks(home: Path, rounds: int) -> list[dict[str, Any]]:
 
     shares, whole = [], []
     for i in range(rounds):
-        os.chdir(home)
-        config = load("job.yaml", Job, [f"output=out{i}"])  # type: ignore[arg-type]
         with ExitStack() as stack:
+            stack.enter_context(chdir(home))
+            config = load("job.yaml", Job, [f"output=out{i}"])  # type: ignore[arg-type]
             watches = [
                 stack.enter_context(watched(pins, "checksum")),
                 stack.enter_context(watched(places, "seal")),

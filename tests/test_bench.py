@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -85,7 +86,9 @@ def test_soak(bench):
 
 
 def test_operate(bench):
+    before = os.getcwd(), os.sched_getaffinity(0)
     (lines,) = bench("operate --rows 3000 --rounds 1").values()
+    assert (os.getcwd(), os.sched_getaffinity(0)) == before
     assert [line["what"].split(",")[0] for line in lines[:2]] == ["a checkpoint", "a run: fit"]
     assert all(line["seconds"] > 0 for line in lines)
 

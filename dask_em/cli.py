@@ -11,12 +11,10 @@ import json
 import os
 import signal
 import sys
-import threading
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from types import FrameType
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import click
@@ -24,15 +22,9 @@ import click
 from dask_em.errors import ConfigurationError, DaskEMError, NotConvergedError, TryAgainError
 from dask_em.log import JsonLog, Log
 from dask_em.operate.facts import plain
+from dask_em.signals import Terminated, stopped_by_signals
 
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
-
-MOMENT = 0.05
-"""Seconds after which a signal that was dropped is sent again."""
-
-
-class Terminated(BaseException):
-    """SIGTERM arrived: unwind, so that unfinished output is removed."""
 
 
 class Group(click.Group):
@@ -41,7 +33,7 @@ class Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             ctx.obj = Log()
-            with _stopped_by_signals(), _one_line_warnings(ctx):
+            with stopped_by_signals(), _one_line_warnings(ctx):
                 return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
             raise
@@ -197,11 +189,8 @@ def main() -> None:
     try:
         em(prog_name="dask-em")
     except SystemExit as end:
-        if end.code in (
-            INTERRUPTED,
-            TERMINATED,
-        ):  # what Dask leaves half done at its start, it complains of at the exit
-            sys.unraisablehook = lambda _: None
+        if end.code in (INTERRUPTED, TERMINATED):
+            sys.unraisablehook = lambda _: None  # what Dask leaves half done at its start, it complains of at the exit
         raise
 
 
@@ -287,67 +276,6 @@ def _cluster_failed(error: Exception) -> bool:
         end = end.tb_next
     where = str(end.tb_frame.f_globals.get("__name__", "")) if end is not None else ""
     return isinstance(error, OSError) and where.startswith("distributed")
-
-
-@contextmanager
-def _stopped_by_signals() -> Iterator[None]:
-    """SIGTERM raises as SIGINT does, unless it is ignored, and neither is lost.
-
-    What is raised in a destructor, or in what Dask does whenever garbage is collected, Python reports and drops: the signal is sent again a moment later, and is
-    raised at the end if it has not come through. After a signal other such reports are of a process that is torn down, and are not shown.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    kinds = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
-    before = {s: own for s in kinds if (own := signal.getsignal(s)) not in (signal.SIG_IGN, None)}
-    raises = {s: kinds[s] for s in before}
-    lost: set[signal.Signals] = set()
-    timers: list[threading.Timer] = []
-    stopped = waiting = False
-    main, show = threading.get_ident(), sys.unraisablehook
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        nonlocal stopped
-        stopped, own = True, signal.Signals(signum)
-        if waiting:
-            lost.add(own)
-        else:
-            lost.discard(own)
-            raise raises[own]
-
-    def report(dropped: sys.UnraisableHookArgs) -> None:
-        nonlocal waiting
-        waited, waiting = waiting, True
-        lost.update(s for s, kind in raises.items() if issubclass(dropped.exc_type, kind))
-        if lost:
-            timers.append(threading.Timer(MOMENT, send))
-            with suppress(RuntimeError):  # no thread can be started any more
-                timers[-1].start()
-        if not stopped:
-            show(dropped)
-        waiting = waited
-
-    def send() -> None:
-        for signum in tuple(lost):
-            signal.pthread_kill(main, signum)
-
-    try:
-        for signum in raises:
-            signal.signal(signum, stop)
-        sys.unraisablehook = report
-        yield
-    finally:
-        waiting = True
-        for timer in timers:
-            timer.cancel()
-            if timer.ident is not None:
-                timer.join()
-        sys.unraisablehook = show
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
-    if lost:
-        raise raises[lost.pop()]
 
 
 @contextmanager

@@ -243,7 +243,7 @@ def sums_by_pattern(
     observed (P, d), rows (P,), sums (P, 1 + d + d(d + 1)/2), and which columns (d,) hold an infinity
     """
     compiled, d, n = _compiled_sums(), len(columns), len(weight)
-    wanted, width = _places(d, compiled.BLOCK)
+    wanted, width = _positions(d, compiled.BLOCK)
     most = min(1 << d, n)  # memory that nothing is added to is not there yet
     place, rows, sums = np.full(1 << d, -1, dtype=np.int64), np.zeros(most, dtype=np.int64), _aligned_zeros(most, width)
     assert all(c.values.dtype == np.float64 and c.values.flags.c_contiguous for c in columns)  # they go by address
@@ -256,7 +256,7 @@ def sums_by_pattern(
 
 
 @lru_cache
-def _places(d: int, block: int) -> tuple[Any, int]:
+def _positions(d: int, block: int) -> tuple[Any, int]:
     """Where 1, the columns and the upper triangle of their products stand in the sums of pattern_sums, and how many numbers those are."""
     n_blocks = d // block + 1
     number = np.zeros((n_blocks, n_blocks), dtype=np.int64)

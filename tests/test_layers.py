@@ -53,6 +53,7 @@ HEIGHT = {
     "config_yaml": 4,
     "operate": 4,
     "log": 4,
+    "signals": 4,
     "cli": 5,
     "cli_driver": 5,
     "cli_submit": 5,

@@ -1,0 +1,78 @@
+"""SIGINT and SIGTERM end what a command does by an exception, so that it is unwound as after any error, and none of them is lost."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+MOMENT = 0.05
+"""Seconds after which a signal that was dropped is sent again."""
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived: unwind, so that unfinished output is removed."""
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """SIGTERM raises as SIGINT does, unless it is ignored, and neither is lost.
+
+    What is raised in a destructor, or in what Dask does whenever garbage is collected, Python reports and drops: the signal is sent again a moment later, and is
+    raised at the end if it has not come through. After a signal other such reports are of a process that is torn down, and are not shown.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kinds = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
+    before = {s: own for s in kinds if (own := signal.getsignal(s)) not in (signal.SIG_IGN, None)}
+    raises = {s: kinds[s] for s in before}
+    lost: set[signal.Signals] = set()
+    timers: list[threading.Timer] = []
+    stopped = waiting = False
+    main, show = threading.get_ident(), sys.unraisablehook
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        nonlocal stopped
+        stopped, own = True, signal.Signals(signum)
+        if waiting:
+            lost.add(own)
+        else:
+            lost.discard(own)
+            raise raises[own]
+
+    def report(dropped: sys.UnraisableHookArgs) -> None:
+        nonlocal waiting
+        waited, waiting = waiting, True
+        lost.update(s for s, kind in raises.items() if issubclass(dropped.exc_type, kind))
+        if lost:
+            timers.append(threading.Timer(MOMENT, send))
+            with suppress(RuntimeError):  # no thread can be started any more
+                timers[-1].start()
+        if not stopped:
+            show(dropped)
+        waiting = waited
+
+    def send() -> None:
+        for signum in tuple(lost):
+            signal.pthread_kill(main, signum)
+
+    try:
+        for signum in raises:
+            signal.signal(signum, stop)
+        sys.unraisablehook = report
+        yield
+    finally:
+        waiting = True
+        for timer in timers:
+            timer.cancel()
+            if timer.ident is not None:
+                timer.join()
+        sys.unraisablehook = show
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+    if lost:
+        raise raises[lost.pop()]

@@ -25,6 +25,7 @@ from sklearn.exceptions import NotFittedError
 import dask_em.data.gather
 from dask_em import InverseWishart, MultivariateNormal, Ridge, load, save
 from dask_em.errors import ConfigurationError, ConvergenceWarning, DataError
+from dask_em.normal import distinct
 from tests import oracle
 from tests.estimators import normal_reference as reference
 from tests.estimators.normal_reference import holes, never_together, vector
@@ -509,6 +510,14 @@ def test_compiled_sums_are_the_plain_sums(monkeypatch: pytest.MonkeyPatch) -> No
     two = fitted(X, sample_weight=weight)
     assert_same_fit(one, two, 1e-11)
     pd.testing.assert_frame_equal(one.patterns_, two.patterns_)
+
+
+@pytest.mark.parametrize("d", [1, 8, 9, 20, 64, 65])
+def test_patterns_are_in_the_order_of_their_bits(d: int) -> None:
+    masks = np.random.default_rng(d).random((300, d)) < 0.9
+    observed, place = distinct(masks)
+    assert (observed == np.unique(masks, axis=0)).all()
+    assert (observed[place] == masks).all()
 
 
 # --- priors ------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 
 from dask_em import GaussianMixture, Imputer, MultivariateNormal, select_model
 from dask_em.operate.journal import Journal, JournalExecutor
-from dask_em.operate.portable import dumps
+from dask_em.operate.portable import dumps, loads
 from tests.operate.crashes import Counting, Crash, Disk, through
 
 
@@ -108,6 +108,18 @@ def test_a_run_that_goes_on_keeps_the_state_that_it_went_on_from(tmp_path: Path,
     newest.write_bytes(newest.read_bytes()[:-7])
     assert dumps(mixture(JournalExecutor(third, Journal(tmp_path)))) == expected
     assert first.passes + second.passes + third.passes == calm.passes + 3  # two that were stopped, and the torn one
+
+
+def test_what_cannot_be_kept_takes_no_turn(tmp_path: Path) -> None:
+    """The next state goes where that one would have gone, and the last that was kept stays until then."""
+
+    class Foreign: ...
+
+    keeper = JournalExecutor(Counting(), Journal(tmp_path))
+    assert keeper.resume(0, int) == 0
+    for state in (1, Foreign(), 2):
+        keeper.keep(state)
+    assert sorted(loads(path.read_bytes()) for path in tmp_path.iterdir()) == [1, 2]
 
 
 @pytest.mark.filterwarnings("ignore::dask_em.errors.ConvergenceWarning")

@@ -42,10 +42,6 @@ MANY_LEVELS = 12
 
 _importing = threading.Lock()
 
-# What NumPy puts aside for a moment, glibc maps anew every time, until it has seen as large an array freed (mallopt, M_MMAP_THRESHOLD): EM steps on sums by
-# pattern took twice as long. Where the environment sets a threshold, as Dask's workers do to stay small, this changes nothing.
-np.empty(1 << 21)
-
 
 class Cells(NamedTuple):
     """The cells of a column as Arrow keeps them: values (float64), a bit a cell that says whether it is there (nothing where NaN alone

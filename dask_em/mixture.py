@@ -26,6 +26,9 @@ from dask_em.scan import Block, PatternSums, Scorer, Sums, Tile, softmax
 PLAN_BYTES = 1 << 26
 """Natural parameters, or sums, by pattern held at once; where the patterns need more, blocks lift their own, in slices."""
 
+SLICE_BYTES = 1 << 23
+"""Natural parameters of a slice: EM on the sums of 40,535 patterns of 16 columns takes 2.4 s in slices of 8 MB and 3.4 in slices of 64."""
+
 REACH = 1e100
 """Values of scored rows count at most this much: so far out their order no longer matters, but their squares have to stay finite."""
 
@@ -173,7 +176,7 @@ class Mixture:
 
     def slices(self, parameters: Parameters, n: int) -> list[slice]:
         """Runs of n patterns, few enough at a time that their natural parameters stay small."""
-        step = max(1, PLAN_BYTES // self._pattern_bytes(len(parameters.weights)))
+        step = max(1, SLICE_BYTES // self._pattern_bytes(len(parameters.weights)))
         return [slice(start, min(start + step, n)) for start in range(0, n, step)]
 
     def _whole(self, parameters: Parameters) -> Scorer:

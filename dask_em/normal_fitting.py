@@ -142,6 +142,9 @@ def _fit_all(
     family: Gaussian, sums: NormalSums, bootstrap: Bootstrap, tol: float, max_iter: int
 ) -> tuple[loop.Candidate, ...]:
     """The fit to the row weights, and from there those to the bootstrap replicates."""
+    # What NumPy puts aside for a moment, glibc maps anew every time, until it has seen as large an array freed (mallopt, M_MMAP_THRESHOLD): EM steps took
+    # twice as long. Where the environment sets a threshold, as Dask's workers do to stay small, this changes nothing.
+    np.empty(1 << 21)
     candidates = em(family, sums.under(slice(0, 1)), family.margin(1), tol, max_iter)
     own = candidates[0].parameters
     if own is not None and bootstrap.n_replicates:

@@ -25,7 +25,7 @@ from dask_em.errors import ConfigurationError, TryAgainError
 from dask_em.execution import quiet
 from dask_em.execution.choose import open_executor
 from dask_em.execution.cluster import differences, reach
-from dask_em.execution.dask import DaskExecutor
+from dask_em.execution.dask import MESSAGES, DaskExecutor
 from dask_em.execution.local import LocalExecutor
 from pipelines.cluster import open_cluster
 from tests.execution.processes import listeners, scheduler, speaks_tls, worker, write_certificates
@@ -404,9 +404,12 @@ def test_a_queue_that_is_not_there_is_worth_another_try(tmp_path: Path, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_client_of_ones_own_is_taken_as_it_is(address: str, tls: dict[str, str]) -> None:
+def test_a_client_of_ones_own_is_taken_and_sends_without_delay(address: str, tls: dict[str, str]) -> None:
     from dask_em.execution.cluster import certificates
 
     security = certificates(**tls)
-    with Client(address, security=security, set_as_default=False) as client, open_executor(client) as executor:
-        assert executor.map([1], lambda i, piece: piece) == [1]
+    with Client(address, security=security, set_as_default=False) as client:
+        before = client.scheduler_comm.interval
+        with open_executor(client) as executor:
+            assert executor.map([1], lambda i, piece: piece) == [1]
+            assert client.scheduler_comm.interval == MESSAGES < before

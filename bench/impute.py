@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import tempfile
 import warnings
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 
+import dask.dataframe as dd
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from dask import compute, delayed
 from threadpoolctl import threadpool_limits
 
 from bench.measure import peak_growth_mb, report
@@ -41,6 +44,8 @@ def timed(run: Any) -> tuple[float, Any]:
 
 def run(rows: int, dim: int, missing: float, replicates: int, files: int) -> None:
     """Every line of the table, on one thread."""
+    # First, for readers allocate: what a process has freed before decides how long that takes.
+    read = from_files(rows, dim, missing, files)
     X = table(rows, dim, missing)
     one = LocalExecutor(1)
     out: list[dict[str, Any]] = []
@@ -69,8 +74,7 @@ def run(rows: int, dim: int, missing: float, replicates: int, files: int) -> Non
     out.append({"who": "dask_em, the same as an Imputer, which profiles first", "cpu s": whole, "ratio": whole / seconds,
                 "peak MB": peak_growth_mb(imputer), "mean ll": fitted.log_likelihood_ / rows})  # fmt: skip
     out.append(peer(X))
-    out += from_files(rows, dim, missing, files)
-    report("impute", out, rows=rows, dim=dim, missing=missing, replicates=replicates, files=files)
+    report("impute", out + read, rows=rows, dim=dim, missing=missing, replicates=replicates, files=files)
 
 
 def peer(X: np.ndarray) -> dict[str, Any]:
@@ -123,16 +127,27 @@ def from_files(rows: int, dim: int, missing: float, files: int) -> list[dict[str
             pq.write_table(pa.table(columns), Path(folder) / f"part-{i:03d}.parquet", row_group_size=1 << 18)
         executor = Scanning()
         source = open_source(folder)
-        readers = {
-            "read and dropped": _read,
-            "read into columns of NumPy": _read_columns,
-            "read into matrices of NumPy": _read_matrix,
+
+        def dask() -> int:
+            lengths = map(delayed(len), dd.read_parquet(folder).to_delayed())
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # what Dask does, pandas is to change
+                return sum(compute(*lengths, scheduler="threads", num_workers=executor.n_threads))
+
+        def own(reader: Any) -> Callable[[], int]:
+            return lambda: sum(executor.map(source.pieces, partial(reader, source.columns)))
+
+        readers: dict[str, Callable[[], int]] = {
+            "read by Dask into partitions": dask,
+            "read here into columns of NumPy": own(_read_columns),
+            "read here into matrices of NumPy": own(_read_matrix),
+            "read here, dropped as Arrow's columns": own(_read),
         }
         seconds: dict[str, list[float]] = {name: [] for name in (*readers, "scanned", "scanned and fitted")}
         for _ in range(3):
             for name, reader in readers.items():
                 start = perf_counter()
-                executor.map(source.pieces, partial(reader, source.columns))
+                assert reader() == files * rows
                 seconds[name].append(perf_counter() - start)
             start = perf_counter()
             model = MultivariateNormal(executor=executor).fit(source)
@@ -151,7 +166,7 @@ def _read(columns: tuple[str, ...], i: int, piece: Any) -> int:
 
 
 def _read_columns(columns: tuple[str, ...], i: int, piece: Any) -> int:
-    return len([column.to_numpy() for column in piece.read(columns).columns])
+    return max(len(column.to_numpy()) for column in piece.read(columns).columns)
 
 
 def _read_matrix(columns: tuple[str, ...], i: int, piece: Any) -> int:

@@ -157,8 +157,8 @@ def _pointer(typing, address, like):  # type: ignore[no-untyped-def]  # numba co
 @njit(nogil=True, cache=True)
 def sums_by_pattern(
     columns: Any, weight: Any, shift: Any, scale: Any, tile: int, place: Any, rows: Any, sums: Any, infinite: Any
-) -> int:
-    """Standardise rows and add them up, a tile at a time while it is in cache; see kernels. Returns how many patterns were met.
+) -> None:
+    """Standardise rows and add them up, a tile at a time while it is in cache; see kernels. The first column is the highest bit of a pattern.
 
     columns (d, 4): of each the addresses of its values and of its bits, the bytes of these, and where its first cell stands in both.
     """
@@ -172,11 +172,10 @@ def sums_by_pattern(
             first = columns[j, 3] + start
             own = carray(_pointer(columns[j, 0], 0.0), first + n)  # type: ignore[call-arg]
             valid = carray(_pointer(columns[j, 1], np.uint8(0)), columns[j, 2])
-            if not standardise(own, valid, first, n, shift[j], scale[j], 1 << j, seen, values[j], pattern):
+            if not standardise(own, valid, first, n, shift[j], scale[j], 1 << (d - 1 - j), seen, values[j], pattern):
                 infinite[j] = True
         found = places(pattern[:n], place, found)
         pattern_sums(values, w, pattern, rows, sums)
-    return found
 
 
 @njit(nogil=True, cache=True)

@@ -236,7 +236,7 @@ def sums_by_pattern(
 
     Returns
     -------
-    observed (P, d), rows (P,), sums (P, 1 + d + d(d + 1)/2), and which columns (d,) hold an infinity
+    observed (P, d) in the order of their bits, rows (P,), sums (P, 1 + d + d(d + 1)/2), and which columns (d,) hold an infinity
     """
     compiled, d, n = _compiled_sums(), len(columns), len(weight)
     wanted, width = _positions(d, compiled.BLOCK)
@@ -245,10 +245,11 @@ def sums_by_pattern(
     assert all(c.values.dtype == np.float64 and c.values.flags.c_contiguous for c in columns)  # they go by address
     cells = np.array([(c.values.ctypes.data, c.valid.ctypes.data, len(c.valid), c.first) for c in columns])
     infinite = np.zeros(d, dtype=bool)
-    found = compiled.sums_by_pattern(cells, weight, shift, scale, PATTERN_TILE, place, rows, sums, infinite)
-    met = np.argsort(place, kind="stable")[len(place) - found :]
-    observed = (met[:, None] >> np.arange(d)) & 1 == 1
-    return observed, rows[:found], sums[:found, wanted], infinite
+    compiled.sums_by_pattern(cells, weight, shift, scale, PATTERN_TILE, place, rows, sums, infinite)
+    met = np.flatnonzero(place >= 0)
+    own = place[met]
+    observed = (met[:, None] >> np.arange(d)[::-1]) & 1 == 1
+    return observed, rows[own], sums[own[:, None], wanted], infinite
 
 
 @lru_cache

@@ -115,16 +115,6 @@ def distinct(masks: Mask) -> tuple[Mask, NDArray[np.int64]]:
     return masks[first], place.reshape(-1)
 
 
-def from_compiled(
-    observed: Mask, rows: NDArray[np.int64], sums: Array, base: float, shift: Array, scale: Array
-) -> NormalSums:
-    """Sums under the row weights alone, with their patterns in any order; `base` leaves the scales out."""
-    ordered, place = distinct(observed)
-    order = np.argsort(place)
-    jacobian = (observed @ np.log(1.0 / scale)) @ sums[:, 0]
-    return NormalSums(ordered, rows[order], sums[order, None, :], np.array([base + jacobian]), shift, scale)
-
-
 def collect(block: Block, weights: Array, shift: Array, scale: Array) -> NormalSums:
     """Sums of a block of one full gaussian family under (R, n) row weights."""
     d = block.observed.shape[1]

@@ -19,7 +19,7 @@ from dask_em.data.keys import row_keys
 from dask_em.data.profile import Moments, weighted_rows
 from dask_em.data.reading import read_rows
 from dask_em.data.schema import Design, Schema
-from dask_em.normal import NormalSums, collect, from_compiled
+from dask_em.normal import NormalSums, collect
 from dask_em.randomness import FOLD, Words, mix
 from dask_em.scan import Block
 
@@ -145,7 +145,8 @@ def _compiled_sums(table: pa.Table, schema: Schema, weight: NDArray[np.float64])
     observed, rows, sums, infinite = kernels.sums_by_pattern(columns, weight, shift, scale)
     for j in np.flatnonzero(infinite):
         numbers_on_scale(table, schema, design.gaussian[j])  # counts them and refuses
-    return from_compiled(observed, rows, sums, base, shift, scale)
+    base += float((observed @ np.log(1.0 / scale)) @ sums[:, 0])
+    return NormalSums(observed, rows, sums[:, None, :], np.array([base]), shift, scale)
 
 
 def provisional(design: Design, i: int, piece: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

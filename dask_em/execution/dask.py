@@ -46,6 +46,13 @@ def active_client() -> Client | None:
         return None
 
 
+def _prompt(client: Any) -> Any:
+    """The client, sending its messages soon."""
+    if client.scheduler_comm:
+        client.scheduler_comm.interval = MESSAGES
+    return client
+
+
 @dataclass
 class _Blocks:
     """Runs of blocks on the cluster, each with the number of its reading and of its first block, and where they could not be kept, until the user was told."""
@@ -99,12 +106,9 @@ class DaskExecutor(Forgetful):
             self._own = start_here(n_workers, limits)
         elif isinstance(client, str):
             self._own = (connect(client, limits=limits),)
-        client = self._own[0] if self._own else client
-        self.client: Any = client
-        if client.scheduler_comm:
-            client.scheduler_comm.interval = MESSAGES
+        self.client: Any = _prompt(self._own[0] if self._own else client)
         self._token, self._numbers = uuid4().hex[:12], count()
-        self._watch, self._began = Watch(client, limits), time()
+        self._watch, self._began = Watch(self.client, limits), time()
         self._readings: dict[int, blame.Reading] = {}
 
     def close(self) -> None:

@@ -96,7 +96,10 @@ def test_operate(bench):
 def test_one_scan_of_files(bench):
     (lines,) = bench("impute --rows 3000 --dim 3 --missing 0.2 --replicates 2 --files 2").values()
     assert math.isclose(lines[0]["mean ll"], lines[1]["mean ll"], rel_tol=1e-9)
-    assert lines[-1]["who"].endswith("scanned and fitted")
+    own = [line["who"] for line in lines if line["who"].endswith("scanned")]
+    assert own == [
+        f"2 files from {where}, {len(os.sched_getaffinity(0))} threads: scanned" for where in ("memory", "disk")
+    ]
 
 
 def test_who_judges_agrees_with_scikit_learn():

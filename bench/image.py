@@ -17,11 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from bench.measure import peak_growth_mb, report, timed, watched
+from bench.contestants.process import forget_peaks, memory_mb
+from bench.measure import afresh, peak_growth_mb, report, timed, watched
 from dask_em import fitting
 from dask_em.data.pixels import View
 from dask_em.data.raster import Raster, Window
 from dask_em.data.raster_files import open_raster
+from dask_em.execution.base import Executor
+from dask_em.execution.dask import DaskExecutor
 from dask_em.execution.local import LocalExecutor
 from dask_em.images.fit import colours, rows_of
 from dask_em.images.fit import fit as fit_one
@@ -59,7 +62,10 @@ def run(megapixels: float, k: int, threads: int, rounds: int, path: str | None) 
         whole = sum(times for name, times in medians.items() if not name.startswith("of this"))
         lines.append(_line("all of it", raster, whole))
         lines[-1]["times bare"] = lines[-1]["cpu s"] / bare["cpu s"]
-        lines[-1]["growth MB"] = peak_growth_mb(partial(_whole, path, k, settings, Path(folder) / "whole", executor))
+        lines[-1]["process MB"] = afresh(
+            peak_growth_mb, partial(_whole, path, k, settings, Path(folder) / "whole", executor)
+        )
+        lines[-1]["worker MB"] = _of_workers(path, k, settings, Path(folder) / "workers")
         lines += _beside(raster, k, settings)
         lines.append(_china(Path(folder), rounds))
     report(
@@ -117,9 +123,22 @@ def _parts(
     return times, len(distinct)
 
 
-def _whole(path: str, k: int, settings: dict[str, Any], folder: Path, executor: LocalExecutor) -> None:
+def _whole(path: str, k: int, settings: dict[str, Any], folder: Path, executor: Executor) -> None:
     segment_image(path, k, executor=executor, **settings).write(folder)
     _remove(folder)
+
+
+def _of_workers(path: str, k: int, settings: dict[str, Any], folder: Path) -> float:
+    """How far the memory of a worker of one thread rises above what it takes when it has done nothing yet."""
+    executor = DaskExecutor(n_workers=2)
+    try:
+        pids = list(executor.client.run(os.getpid).values())
+        idle = [memory_mb([pid]) for pid in pids]
+        forget_peaks(pids)
+        _whole(path, k, settings, folder, executor)
+        return max(memory_mb([pid], peak=True) - before for pid, before in zip(pids, idle))
+    finally:
+        executor.close()
 
 
 def _remove(folder: Path) -> None:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from dask import compute, delayed
 from threadpoolctl import threadpool_limits
 
-from bench.measure import peak_growth_mb, report
+from bench.measure import afresh, peak_growth_mb, report
 from dask_em import Imputer, MultivariateNormal, normal_fitting
 from dask_em.data.gather import Bootstrap
 from dask_em.data.schema import Design
@@ -46,37 +46,55 @@ def timed(run: Any) -> tuple[float, Any]:
     return process_time() - start, result
 
 
+def fitted(X: np.ndarray) -> MultivariateNormal:
+    """The normal of a table, on one thread."""
+    return MultivariateNormal(executor=LocalExecutor(1)).fit(X)
+
+
+def replicated(n_replicates: int, X: np.ndarray) -> NormalFit:
+    """The same with bootstrap replicates."""
+    source, one = open_source(X), LocalExecutor(1)
+    design, bootstrap = Design(gaussian=source.columns), Bootstrap(n_replicates, 0)
+    return normal_fitting.fit(source, design, "weak", 1e-8, 10000, one, bootstrap=bootstrap)
+
+
+def imputer(n_replicates: int, X: np.ndarray) -> Imputer:
+    """The same as an Imputer, which profiles first."""
+    return Imputer("normal", n_replicates=n_replicates, random_state=0, executor=LocalExecutor(1)).fit(X)
+
+
+def peak(fit: Callable[[np.ndarray], Any], rows: int, dim: int, missing: float) -> float:
+    """How far the memory of a process that holds the table rises while it fits, in MB; of compiled code too."""
+    X = table(rows, dim, missing)
+    return peak_growth_mb(partial(fit, X))
+
+
 def run(rows: int, dim: int, missing: float, replicates: int, files: int) -> None:
     """Every line of the table, on one thread."""
     # First, for readers allocate: what a process has freed before decides how long that takes.
     read = from_files(rows, dim, missing, files)
     X = table(rows, dim, missing)
-    one = LocalExecutor(1)
+    work: dict[str, tuple[Callable[[np.ndarray], Any], Callable[[Any], float]]] = {
+        "scan and EM": (fitted, lambda model: model.log_likelihood_),
+        f"the same with {replicates} bootstrap replicates": (
+            partial(replicated, replicates),
+            lambda found: found.best.log_likelihoods[-1],
+        ),
+        "the same as an Imputer, which profiles first": (
+            partial(imputer, replicates),
+            lambda model: model.log_likelihood_,
+        ),
+    }
     out: list[dict[str, Any]] = []
-    seconds, model = timed(lambda: MultivariateNormal(executor=one).fit(X))
-    memory = peak_growth_mb(lambda: MultivariateNormal(executor=one).fit(X))
-    mean_ll = model.log_likelihood_ / rows
-    out.append(
-        {"who": f"dask_em, scan + {model.n_iter_} EM steps", "cpu s": seconds, "peak MB": memory, "mean ll": mean_ll}
-    )
-
-    source = open_source(X)
-    design, bootstrap = Design(gaussian=source.columns), Bootstrap(replicates, 0)
-
-    def replicated() -> NormalFit:
-        return normal_fitting.fit(source, design, "weak", 1e-8, 10000, one, bootstrap=bootstrap)
-
-    again, found = timed(replicated)
-    memory = peak_growth_mb(replicated)
-    out.append({"who": f"dask_em, with {replicates} bootstrap replicates", "cpu s": again, "ratio": again / seconds,
-                "peak MB": memory, "mean ll": found.best.log_likelihoods[-1] / rows})  # fmt: skip
-
-    def imputer() -> Imputer:
-        return Imputer("normal", n_replicates=replicates, random_state=0, executor=one).fit(X)
-
-    whole, fitted = timed(imputer)
-    out.append({"who": "dask_em, the same as an Imputer, which profiles first", "cpu s": whole, "ratio": whole / seconds,
-                "peak MB": peak_growth_mb(imputer), "mean ll": fitted.log_likelihood_ / rows})  # fmt: skip
+    for who, (fit, log_likelihood) in work.items():
+        seconds, model = timed(partial(fit, X))
+        out.append({
+            "who": f"dask_em, {who}",
+            "cpu s": seconds,
+            "ratio": seconds / out[0]["cpu s"] if out else 1.0,
+            "peak MB": afresh(peak, fit, rows, dim, missing),
+            "mean ll": log_likelihood(model) / rows,
+        })  # fmt: skip
     out.append(peer(X))
     report("impute", out + read, rows=rows, dim=dim, missing=missing, replicates=replicates, files=files)
 

@@ -7,9 +7,11 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,12 @@ def peak_growth_mb(run: Callable[[], Any]) -> float:
     before = memory_mb(own)
     run()
     return memory_mb(own, peak=True) - before
+
+
+def afresh(work: Callable[..., Any], *args: Any) -> Any:
+    """What work comes to in a process of its own, where memory that others have given back is not there to be used again."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        return process.submit(work, *args).result()
 
 
 def report(name: str, results: list[dict[str, Any]], versions: dict[str, str] | None = None, **settings: Any) -> None:

@@ -75,11 +75,26 @@ class Distinct:
         return Distinct(ordered[:, first], np.array([np.add.reduceat(v[order], first) for v in vectors]))
 
     @staticmethod
-    def counted(rows: Words) -> Distinct:
-        """Rows of one word that all weigh 1: with nothing to carry along, sorting takes a third of the time."""
-        ordered = np.sort(rows)
-        first = np.flatnonzero(_unlike(ordered))
-        return Distinct(ordered[None, first], np.diff(first, append=len(ordered))[None].astype(np.float64))
+    def counted(rows: NDArray[np.unsignedinteger]) -> Distinct:
+        """Rows of one word that all weigh 1, sorted where they are: with nothing to carry along, that takes a third of the time."""
+        rows.sort()
+        first = np.flatnonzero(_unlike(rows))
+        words, counts = rows[first], np.diff(first, append=len(rows))
+        return Distinct(words[None].astype(np.uint64), counts[None].astype(np.float64))
+
+    @staticmethod
+    def merged(parts: Sequence[Distinct]) -> Distinct:
+        """The distinct rows of several tables. Looking up single words takes a third of the memory that sorting them with their weights does."""
+        words = np.concatenate([p.words for p in parts], axis=1)
+        if len(words) > 1:
+            return Distinct.of(words, np.concatenate([p.weights for p in parts], axis=1))
+        (words,) = words
+        words.sort()
+        words = words[_unlike(words)]
+        weights = np.zeros((len(parts[0].weights), len(words)))
+        for p in parts:
+            weights[:, np.searchsorted(words, p.words[0])] += p.weights
+        return Distinct(words[None], weights)
 
     def __len__(self) -> int:
         return self.words.shape[1]
@@ -95,7 +110,7 @@ class Distinct:
         )
 
 
-def _unlike(*words: Words) -> NDArray[np.bool_]:
+def _unlike(*words: NDArray[np.unsignedinteger]) -> NDArray[np.bool_]:
     """(n,) whether a row differs from the one before it."""
     out = np.ones(len(words[0]), dtype=bool)
     np.not_equal(words[0][1:], words[0][:-1], out=out[1:])
@@ -111,11 +126,11 @@ class Pile:
     Attributes
     ----------
     distinct : of each part
-    rows : words of further parts, for rows that take one word and weigh 1
+    rows : words of further parts, of 32 or 64 bits, for rows that take one word and weigh 1
     """
 
     distinct: tuple[Distinct, ...] = ()
-    rows: tuple[NDArray[np.uint64], ...] = ()
+    rows: tuple[NDArray[np.unsignedinteger], ...] = ()
 
     def __add__(self, other: Pile) -> Pile:
         both = Pile(self.distinct + other.distinct, self.rows + other.rows)
@@ -125,10 +140,7 @@ class Pile:
     def together(self) -> Distinct:
         """The distinct rows of all parts."""
         parts = (*self.distinct, Distinct.counted(np.concatenate(self.rows))) if self.rows else self.distinct
-        if len(parts) == 1:
-            return parts[0]
-        words, weights = (np.concatenate([getattr(p, name) for p in parts], axis=1) for name in ("words", "weights"))
-        return Distinct.of(words, weights)
+        return parts[0] if len(parts) == 1 else Distinct.merged(parts)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Pile, ((self.together(),),)

@@ -265,7 +265,7 @@ def distinct_colours(view: View, i: int, window: Window) -> Pile:
     if view.seeds and view.word is not None:
         words = words.astype(np.uint64) | view.seeded(window).astype(np.uint64) << np.uint64(view.word.seed_shift)
     own = words.ravel() if missing is None else words[~missing]
-    return Pile(rows=(own.astype(np.uint64, copy=False),))
+    return Pile(rows=(own,))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from dask_em.execution.base import Unit
 from dask_em.execution.blocks import Encode, Recipe, Run, make_run, walk
 from dask_em.execution.threads import at_root, single_blas
 from dask_em.execution.tiers import Tier, available_memory, free_disk
-from dask_em.execution.tree import insert, join, total
+from dask_em.execution.tree import insert, join, of_run, total
 from dask_em.execution.watch import PROGRESS
 
 _finished = 0
@@ -73,12 +73,12 @@ def call(function: Callable[[int, Any], Any], i: int, piece: Any) -> Any:
 
 
 def reduce_run(function: Callable[[int, Any], Any], pieces: Sequence[Any], first: int) -> dict[Any, Any]:
-    """The sums over consecutive pieces, by complete subtrees."""
+    """The sums over consecutive pieces, by complete subtrees or in one."""
     nodes: dict[Any, Any] = {}
     with single_blas():
         for i, piece in enumerate(pieces, first):
             insert(nodes, (0, i), _one_more(function(i, piece)))
-    return nodes
+    return of_run(nodes, first)
 
 
 def join_runs(parts: Sequence[dict[Any, Any]]) -> dict[Any, Any]:

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -56,9 +56,10 @@ def colours(view: View, executor: Executor) -> Distinct | None:
 
 @dataclass(frozen=True)
 class Colours:
-    """Colours of some windows, nothing where they are too many; adds up."""
+    """Colours of some windows, nothing where they are too many; adds up, in any order alike: pixels are whole numbers."""
 
     pile: Pile | None
+    exact: ClassVar[bool] = True
 
     def __add__(self, other: Colours) -> Colours:
         if self.pile is None or other.pile is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -218,6 +219,12 @@ def test_map_keeps_the_order(executor: Any) -> None:
     with open_executor(executor) as opened:
         assert opened.map(list("abcdefghij"), _tag) == [f"{i}{c}" for i, c in enumerate("abcdefghij")]
         assert opened.map([], _tag) == []
+
+
+def test_twice_as_many_threads_read_as_compute_unless_there_is_one() -> None:
+    meet = threading.Barrier(4)
+    LocalExecutor(2).map([None] * 4, lambda i, piece: meet.wait(30))
+    assert set(LocalExecutor(1).map([None] * 4, lambda i, piece: threading.get_ident())) == {threading.get_ident()}
 
 
 def test_reduce_adds_in_the_tree(executor: Any) -> None:

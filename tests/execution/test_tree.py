@@ -12,7 +12,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dask_em.execution.tree import insert, join, total
+from dask_em.execution.tree import insert, join, of_run, total
 
 
 @dataclass(frozen=True)
@@ -97,3 +97,29 @@ def test_one_block_is_its_own_sum() -> None:
 def test_the_tree_is_the_one_that_is_written_down() -> None:
     """Bits of results depend on it: a change of this text changes what every user gets."""
     assert total(walk(0, 7)).text == "(((0 1) (2 3)) ((4 5) 6))"
+
+
+@dataclass(frozen=True)
+class Bag:
+    """A sum that is the same in any order."""
+
+    leaves: frozenset[int]
+    exact = True
+
+    def __add__(self, other: Bag) -> Bag:
+        assert not self.leaves & other.leaves
+        return Bag(self.leaves | other.leaves)
+
+
+@given(n=st.integers(1, 70), cuts=st.lists(st.integers(0, 70), max_size=12))
+def test_a_run_sends_one_sum_where_its_order_does_not_matter(n: int, cuts: list[int]) -> None:
+    edges = sorted({0, n, *(cut for cut in cuts if cut < n)})
+    runs = []
+    for start, stop in pairwise(edges):
+        words, bags = walk(start, stop), dict[tuple[int, int], Bag]()
+        for i in range(start, stop):
+            insert(bags, (0, i), Bag(frozenset([i])))
+        assert of_run(words, start) == words
+        runs.append(of_run(bags, start))
+        assert list(runs[-1]) == [(0, start)]
+    assert total(join(runs)) == Bag(frozenset(range(n)))

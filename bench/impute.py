@@ -23,7 +23,7 @@ from dask_em import Imputer, MultivariateNormal, normal_fitting
 from dask_em.data.gather import Bootstrap
 from dask_em.data.schema import Design
 from dask_em.data.sources import open_source
-from dask_em.execution.local import LocalExecutor
+from dask_em.execution.local import READERS, LocalExecutor
 from dask_em.normal_fitting import NormalFit
 
 ROUNDS = 3
@@ -139,7 +139,7 @@ class Scanning(LocalExecutor):
 
 
 def from_files(rows: int, dim: int, missing: float, files: int) -> list[dict[str, Any]]:
-    """One scan of Parquet files beside readers that do nothing with what they read, on all cores, wall time; `ratio` is the scan by theirs."""
+    """One scan of Parquet files beside readers that do nothing with what they read, with as many threads, wall time; `ratio` is the scan by theirs."""
     if not files:
         return []
     with tempfile.TemporaryDirectory() as folder:
@@ -149,14 +149,14 @@ def from_files(rows: int, dim: int, missing: float, files: int) -> list[dict[str
             pq.write_table(pa.table(columns), Path(folder) / f"part-{i:03d}.parquet", row_group_size=1 << 18)
         executor, source = Scanning(), open_source(folder)
 
-        def dask() -> int:
+        def dask(n_threads: int) -> int:
             lengths = map(delayed(len), dd.read_parquet(folder).to_delayed())
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # what Dask does, pandas is to change
-                return sum(compute(*lengths, scheduler="threads", num_workers=executor.n_threads))
+                return sum(compute(*lengths, scheduler="threads", num_workers=n_threads))
 
         def here(reader: Any) -> Callable[[], int]:
-            return lambda: sum(executor.map(source.pieces, partial(reader, source.columns)))
+            return lambda: int(executor.reduce(source.pieces, partial(reader, source.columns)))
 
         def fit() -> int:
             model = MultivariateNormal(executor=executor).fit(source)
@@ -164,7 +164,10 @@ def from_files(rows: int, dim: int, missing: float, files: int) -> list[dict[str
             return files * rows
 
         work: dict[str, Callable[[], int]] = {
-            "read by Dask into partitions": dask,
+            f"read by Dask into partitions, {executor.n_threads} threads": partial(dask, executor.n_threads),
+            f"read by Dask into partitions, {READERS * executor.n_threads} threads": partial(
+                dask, READERS * executor.n_threads
+            ),
             "read into columns of NumPy": here(_read_columns),
             "read into matrices of NumPy": here(_read_matrix),
             "read and dropped as Arrow's columns": here(_read),
@@ -183,7 +186,7 @@ def from_files(rows: int, dim: int, missing: float, files: int) -> list[dict[str
                 seconds["scanned"].append(executor.seconds)
             scan = min(seconds["scanned"])
             for name, own in seconds.items():
-                who = f"{files} files from {where}, {executor.n_threads} threads: {name}"
+                who = f"{files} files from {where}: {name}"
                 out.append({"who": who, "wall s": min(own), "ratio": scan / min(own)})
     return out
 

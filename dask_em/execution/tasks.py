@@ -19,7 +19,7 @@ from dask_em.execution.base import Unit
 from dask_em.execution.blocks import Encode, Recipe, Run, make_run, walk
 from dask_em.execution.threads import at_root, single_blas
 from dask_em.execution.tiers import Tier, available_memory, free_disk
-from dask_em.execution.tree import insert, join, of_run, total
+from dask_em.execution.tree import insert, join, sent, total
 from dask_em.execution.watch import PROGRESS
 
 _finished = 0
@@ -78,12 +78,12 @@ def reduce_run(function: Callable[[int, Any], Any], pieces: Sequence[Any], first
     with single_blas():
         for i, piece in enumerate(pieces, first):
             insert(nodes, (0, i), _one_more(function(i, piece)))
-    return of_run(nodes, first)
+    return sent(nodes)
 
 
 def join_runs(parts: Sequence[dict[Any, Any]]) -> dict[Any, Any]:
     """The subtrees of several runs in one."""
-    return join(parts)
+    return sent(join(parts))
 
 
 def total_of_runs(parts: Sequence[dict[Any, Any]]) -> Any:

@@ -22,9 +22,11 @@ def insert(nodes: dict[Node, Any], node: Node, value: Any) -> None:
     nodes[node] = value
 
 
-def of_run(nodes: dict[Node, Any], first: int) -> dict[Node, Any]:
-    """What a run that begins with this block sends on: its subtrees, or their sum where it is the same in any order, which is less to send and to hold."""
-    return {(0, first): total(nodes)} if nodes and all(getattr(v, "exact", False) for v in nodes.values()) else nodes
+def sent(nodes: dict[Node, Any]) -> dict[Node, Any]:
+    """What a task sends on of consecutive blocks: their subtrees, or one sum where it is the same in any order, which is less to send and to hold."""
+    if not all(getattr(value, "exact", False) for value in nodes.values()):
+        return nodes
+    return {(0, min(i << level for level, i in nodes)): total(nodes)} if nodes else nodes
 
 
 def join(parts: Iterable[dict[Node, Any]]) -> dict[Node, Any]:

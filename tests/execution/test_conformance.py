@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -221,10 +222,35 @@ def test_map_keeps_the_order(executor: Any) -> None:
         assert opened.map([], _tag) == []
 
 
-def test_twice_as_many_threads_read_as_compute_unless_there_is_one() -> None:
-    meet = threading.Barrier(4)
-    LocalExecutor(2).map([None] * 4, lambda i, piece: meet.wait(30))
-    assert set(LocalExecutor(1).map([None] * 4, lambda i, piece: threading.get_ident())) == {threading.get_ident()}
+@dataclass(frozen=True)
+class Sized:
+    """A piece that tells how large it is."""
+
+    column_bytes: int
+
+
+@pytest.mark.parametrize(
+    ("n_threads", "column_bytes", "readers"), [(2, 1000, 4), (2, 1 << 30, 2), (2, 0, 2), (1, 1000, 1)]
+)
+def test_twice_as_many_threads_read_small_row_groups(n_threads: int, column_bytes: int, readers: int) -> None:
+    executor, pieces = LocalExecutor(n_threads), [Sized(column_bytes)] * 12
+    at_work, most, lock = 0, 0, threading.Lock()
+
+    def work(i: int, piece: Any) -> int:
+        nonlocal at_work, most
+        with lock:
+            at_work += 1
+            most = max(most, at_work)
+        time.sleep(0.1)
+        with lock:
+            at_work -= 1
+        return 1
+
+    assert executor.reduce(pieces, work) == 12
+    assert most == readers
+    most = 0
+    assert executor.map(pieces, work) == [1] * 12
+    assert most == n_threads
 
 
 def test_reduce_adds_in_the_tree(executor: Any) -> None:

@@ -12,7 +12,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dask_em.execution.tree import insert, join, of_run, total
+from dask_em.execution.tree import insert, join, sent, total
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,8 @@ def test_a_run_sends_one_sum_where_its_order_does_not_matter(n: int, cuts: list[
         words, bags = walk(start, stop), dict[tuple[int, int], Bag]()
         for i in range(start, stop):
             insert(bags, (0, i), Bag(frozenset([i])))
-        assert of_run(words, start) == words
-        runs.append(of_run(bags, start))
-        assert list(runs[-1]) == [(0, start)]
-    assert total(join(runs)) == Bag(frozenset(range(n)))
+        assert sent(words) == words
+        runs.append(sent(bags))
+    groups = [sent(join(runs[i : i + 3])) for i in range(0, len(runs), 3)]
+    assert all(len(group) == 1 for group in (*runs, *groups))
+    assert total(join(groups)) == Bag(frozenset(range(n)))

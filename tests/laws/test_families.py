@@ -372,6 +372,7 @@ def test_patterns_in_slices_are_patterns_at_once(case: Case, monkeypatch: pytest
     unlisted = Model(model.table, model.schema, listed, model.expected)
     assert_same(unlisted.e_step(parameters, SIZES, unlisted.blocks(3)), at_once)
     monkeypatch.setattr(mixture, "PLAN_BYTES", 1)
+    monkeypatch.setattr(mixture, "SLICE_BYTES", 1)
     assert_same(unlisted.e_step(parameters, SIZES, unlisted.blocks(3)), at_once)
     assert_same(model.e_step(parameters, SIZES, model.blocks(3)), at_once)
     for one, two in zip(model.fitted(parameters.take(np.arange(2))).score(model.table), scores, strict=True):
@@ -417,6 +418,7 @@ def test_the_compiled_scan_is_the_plain_one(case: Case, many: int, monkeypatch: 
     fresh = parameters.take(np.arange(sum(SIZES)))
     assert_same(model.e_step(fresh, SIZES, model.blocks(2)), plain)
     monkeypatch.setattr(mixture, "PLAN_BYTES", 1 << 12)
+    monkeypatch.setattr(mixture, "SLICE_BYTES", 1 << 12)
     assert_same(listed.e_step(fresh, SIZES, listed.blocks(2)), plain)
 
 

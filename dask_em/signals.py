@@ -22,7 +22,9 @@ def stopped_by_signals() -> Iterator[None]:
     """SIGTERM raises as SIGINT does, unless it is ignored, and neither is lost.
 
     What is raised in a destructor, or in what Dask does whenever garbage is collected, Python reports and drops: the signal is sent again a moment later, and is
-    raised at the end if it has not come through. After a signal other such reports are of a process that is torn down, and are not shown.
+    raised at the end if it has not come through. One that arrives while a module is imported waits in the same way, for compiled modules make another error of
+    it, or none, and stay half there. An error that comes out after a signal is what became of it. Other reports of what was dropped are then of a process that is torn
+    down, and are not shown.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -32,14 +34,18 @@ def stopped_by_signals() -> Iterator[None]:
     raises = {s: kinds[s] for s in before}
     lost: set[signal.Signals] = set()
     timers: list[threading.Timer] = []
-    stopped = waiting = False
-    main, show = threading.get_ident(), sys.unraisablehook
+    stopped: signal.Signals | None = None
+    waiting = False
+    main, show, importing = threading.get_ident(), sys.unraisablehook, _imports(sys._getframe())
 
     def stop(signum: int, frame: FrameType | None) -> None:
         nonlocal stopped
-        stopped, own = True, signal.Signals(signum)
+        stopped = own = signal.Signals(signum)
         if waiting:
             lost.add(own)
+        elif _imports(frame) > importing:
+            lost.add(own)
+            again()
         else:
             lost.discard(own)
             raise raises[own]
@@ -49,11 +55,17 @@ def stopped_by_signals() -> Iterator[None]:
         waited, waiting = waiting, True
         lost.update(s for s, kind in raises.items() if issubclass(dropped.exc_type, kind))
         if lost:
-            timers.append(threading.Timer(MOMENT, send))
-            with suppress(RuntimeError):  # no thread can be started any more
-                timers[-1].start()
-        if not stopped:
+            again()
+        if stopped is None:
             show(dropped)
+        waiting = waited
+
+    def again() -> None:
+        nonlocal waiting
+        waited, waiting = waiting, True
+        timers.append(threading.Timer(MOMENT, send))
+        with suppress(RuntimeError):  # no thread can be started any more
+            timers[-1].start()
         waiting = waited
 
     def send() -> None:
@@ -65,6 +77,10 @@ def stopped_by_signals() -> Iterator[None]:
             signal.signal(signum, stop)
         sys.unraisablehook = report
         yield
+    except Exception as error:
+        if stopped is None:
+            raise
+        raise raises[stopped] from error
     finally:
         waiting = True
         for timer in timers:
@@ -76,3 +92,12 @@ def stopped_by_signals() -> Iterator[None]:
             signal.signal(signum, handler)
     if lost:
         raise raises[lost.pop()]
+
+
+def _imports(frame: FrameType | None) -> int:
+    """How many modules are being imported in a frame."""
+    n = 0
+    while frame is not None:
+        n += frame.f_code.co_filename.startswith("<frozen importlib")
+        frame = frame.f_back
+    return n

@@ -297,6 +297,47 @@ def test_no_signal_is_lost_where_python_drops_what_is_raised(finished, number, c
     assert finished("run", "coins.yaml", body=body)[::2] == (code, f"dask-em: error: {word}\n")
 
 
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_signal_waits_until_a_module_is_imported(finished, number, code, word, tmp_path):
+    """Compiled modules make another error of what is raised in them, and may abort at the end."""
+    (tmp_path / "slow.py").write_text(
+        f"""
+import pathlib, signal, time
+try:
+    signal.raise_signal({int(number)})
+    time.sleep(0.3)
+    pathlib.Path("whole").touch()
+except BaseException:
+    raise ImportError("half of it")
+"""
+    )
+    body = """
+    import time
+    def run(config, *, progress, manner):
+        import slow
+        time.sleep(60)
+    """
+    assert finished("run", "coins.yaml", body=body)[::2] == (code, f"dask-em: error: {word}\n")
+    assert (tmp_path / "whole").exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_an_error_that_was_made_of_a_signal_is_told_as_the_signal(finished, number, code, word):
+    body = f"""
+    import signal
+    def run(config, *, progress, manner):
+        try:
+            signal.raise_signal({int(number)})
+        except BaseException:
+            raise ImportError("numpy failed to import")
+    """
+    assert finished("run", "coins.yaml", body=body)[::2] == (code, f"dask-em: error: {word}\n")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_a_signal_that_is_ignored_stays_so(finished, number):
     """A shell lets what it starts in the background ignore the interrupts of the terminal."""

@@ -90,6 +90,8 @@ class File:
         except DaskEMError:
             raise
         except Exception as error:
+            if type(error).__name__ == "FileExpired":  # S3 was asked for the version that it listed
+                raise self._changed() from None
             told = failure(self.path, error)
             if told is None and isinstance(error, (pa.ArrowException, OSError, ValueError, csv.Error)):
                 told = self._unreadable(error)
@@ -150,10 +152,24 @@ class ParquetPiece:
         labels = dict(self.file.labels)
         own = [name for name in columns if name not in labels]
         with self.file.opened(self.options, self.known, marking) as opened:
+            metadata = footer(opened).metadata
+            if opened.is_distant:
+                opened.fetch(_stored(metadata.row_group(self.row_group), own))
             # One read for each column: what is buffered ahead would depend on which columns are wanted.
-            parquet = pq.ParquetFile(opened, metadata=footer(opened).metadata, pre_buffer=False)
+            parquet = pq.ParquetFile(opened, metadata=metadata, pre_buffer=False)
             table = parquet.read_row_group(self.row_group, columns=own, use_threads=False)
         return _labelled(table, labels, columns), opened.marks
+
+
+def _stored(group: pq.RowGroupMetaData, columns: Sequence[str]) -> list[tuple[int, int]]:
+    """Where the cells of these columns begin and end in the file."""
+    found = []
+    for own in map(group.column, range(group.num_columns)):
+        wanted = own.path_in_schema in columns or own.path_in_schema.split(".")[0] in columns
+        if wanted and own.total_compressed_size:
+            start = min(filter(None, (own.dictionary_page_offset, own.data_page_offset)))
+            found.append((start, start + own.total_compressed_size))
+    return found
 
 
 @dataclass(frozen=True)

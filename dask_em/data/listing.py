@@ -67,7 +67,8 @@ def open_files(
 
 def _looked_at(options: Options, file: File) -> tuple[File, tuple[str, ...], list[tuple[int, int | None]]]:
     """A file with its stamp and outline, its own columns, and of each of its pieces bytes a column, and rows where that is known."""
-    with file.opened(options) as opened:
+    # Without its stamp: storage need not be asked again here, as every read of it compares both.
+    with replace(file, stamp=None).opened(options) as opened:
         file = replace(file, stamp=Stamp.of_open(opened.raw) or file.stamp, outline=opened.digest)
         own, sizes = (_header if file.is_text else _metadata)(file, opened)
     # Where a file has the column itself, its folder says nothing new.
@@ -82,6 +83,7 @@ def listing(path: str, options: Options) -> list[File]:
     """The data files at a path, folder, glob or URL, in a fixed order; what exists under exactly this name is no glob."""
     with reached(path):
         fs, inner = fsspec.core.url_to_fs(path, **options)
+        fs.invalidate_cache()  # what it remembers of the storage may be from before others wrote to it
         inner = inner.rstrip("/")
         if fs.isdir(inner):
             root, found = inner, fs.find(inner, detail=True)

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from fsspec.spec import AbstractBufferedFile
+from fsspec.utils import merge_offset_ranges
 from numpy.typing import NDArray
 
 from dask_em.checksum import checksum
@@ -35,6 +37,12 @@ ROUNDING = 1e-9
 TAIL = 8
 """Bytes after the footer of a Parquet file: its length, and four that name the format."""
 
+REQUEST = 1 << 24
+"""Bytes that storage is asked for at once (16 MB, the size that object stores advise), unless one column needs more; several requests go out together."""
+
+GAP = 1 << 16
+"""Bytes that nobody wants but that cost less than another request."""
+
 
 class Watched(io.RawIOBase):
     """An open file that, if it is to, keeps a mark of each read, by its place; of all reads together where a file is read as a whole, front to back.
@@ -44,6 +52,7 @@ class Watched(io.RawIOBase):
     raw : the file itself
     outline : the part of it that tells of the rest
     marks : of what was read
+    parts : what was fetched ahead, by where it begins
     """
 
     def __init__(self, raw: Any, whole: bool, marking: bool) -> None:
@@ -51,6 +60,7 @@ class Watched(io.RawIOBase):
         self.raw, self.whole, self.marking = raw, whole, marking
         self.outline = _ends(raw) if whole else _footer(raw)
         self.marks: dict[Any, int] = {}
+        self.parts: dict[int, bytes] = {}
 
     @property
     def digest(self) -> str:
@@ -66,10 +76,33 @@ class Watched(io.RawIOBase):
 
     def read_buffer(self, n: int) -> pa.Buffer:
         """The same for Arrow, in memory of its pool, which is used again: for bytes of this size new memory would be mapped every time."""
-        place, buffer = self._place(), pa.allocate_buffer(n)
-        data = buffer.slice(0, self.raw.readinto(buffer))
+        place = self._place()
+        data = self._fetched(place, n)
+        if data is None:
+            buffer = pa.allocate_buffer(n)
+            data = buffer.slice(0, self.raw.readinto(buffer))
         self._mark(place, memoryview(data))
         return data
+
+    @property
+    def is_distant(self) -> bool:
+        """Whether reads are requests to some storage, of which nobody chose how they are kept."""
+        return isinstance(self.raw, AbstractBufferedFile) and self.raw.cache.name in ("readahead", "bytes")
+
+    def fetch(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Ask storage for the bytes between these (start, end) together: read one by one, each would be waited for, and as much again be read ahead."""
+        paths, starts, ends = merge_offset_ranges(
+            [self.raw.path] * len(ranges), [a for a, _ in ranges], [b for _, b in ranges], GAP, REQUEST
+        )
+        parts = self.raw.fs.cat_ranges(paths, starts, ends, on_error="raise")
+        self.parts = {a: part for a, b, part in zip(starts, ends, parts, strict=True) if len(part) == b - a}
+
+    def _fetched(self, place: int, n: int) -> pa.Buffer | None:
+        for start, part in self.parts.items():
+            if start <= place and place + n <= start + len(part):
+                self.raw.seek(place + n)
+                return pa.py_buffer(part).slice(place - start, n)
+        return None
 
     def _place(self) -> int:
         return 0 if self.whole else int(self.raw.tell())

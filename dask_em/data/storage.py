@@ -97,19 +97,19 @@ class Stamp:
         own = Stamp.of_open(opened)
         if own is not None:
             return own != self
-        info = _told(path, options) if ask else getattr(opened, "details", None) or {}
+        try:
+            info = _told(path, options) if ask else getattr(opened, "details", None) or {}
+        except FileNotFoundError:
+            return True
         size, tag = info.get("size"), _tag(info, self.kind)
         return (None not in (size, self.size) and size != self.size) or (bool(tag) and tag != self.tag)
 
 
 def _told(path: str, options: Options) -> Mapping[str, Any]:
-    """What the storage of a file says of it now; nothing where it does not answer."""
-    try:
-        fs, inner = fsspec.core.url_to_fs(path, **options)
-        fs.invalidate_cache(fs._parent(inner))
-        info: Mapping[str, Any] = fs.info(inner)
-    except Exception:
-        return {}
+    """What the storage of a file says of it now."""
+    fs, inner = fsspec.core.url_to_fs(path, **options)
+    fs.invalidate_cache(fs._parent(inner))
+    info: Mapping[str, Any] = fs.info(inner)
     return info
 
 

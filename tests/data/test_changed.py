@@ -6,6 +6,7 @@ import os
 import signal
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,11 @@ import pytest
 
 from dask_em import Imputer, MixtureModel, MultivariateNormal
 from dask_em.data.files import COPIES, LARGE, check_sizes
-from dask_em.data.pins import column_marks, differ, pinned, read_marked
+from dask_em.data.listing import listing
+from dask_em.data.pins import ENDS, GAP, column_marks, differ, pinned, read_marked
 from dask_em.data.schema import Design
 from dask_em.data.sources import open_source, renamed
-from dask_em.errors import ConvergenceWarning, DataError
+from dask_em.errors import ConvergenceWarning, DataError, TryAgainError
 from dask_em.estimators.tables import to_source
 from dask_em.execution.dask import DaskExecutor
 from dask_em.execution.frames import SharedPiece
@@ -320,6 +322,119 @@ def test_an_object_that_changed_is_named(change: str, bucket: Any, quiet: Path) 
         with pytest.raises(DataError, match=NAMED):
             source.read(("x",))
         bucket.invalidate_cache()
+
+
+def test_a_bucket_is_listed_anew_every_time(bucket: Any, quiet: Path) -> None:
+    """What is remembered of it may be hours old; somebody else writes to it in between."""
+    bucket.put(str(quiet), "changing/", recursive=True)
+    open_source("s3://changing/rows")
+    bucket.ls("changing/rows")
+    somebody = fsspec.filesystem("s3", skip_instance_cache=True)
+    twice = pa.concat_tables([pq.read_table(quiet / "b.parquet")] * 2)
+    for name in ("b.parquet", "c.parquet"):
+        pq.write_table(twice, quiet / name)
+        somebody.put(str(quiet / name), f"changing/rows/{name}")
+    for path, rows in {"rows/b.parquet": 600, "rows/*.parquet": 1500, "rows": 1500}.items():
+        assert open_source(f"s3://changing/{path}").read(("x",)).num_rows == rows
+
+
+def test_an_object_that_changes_after_it_was_listed(bucket: Any, quiet: Path) -> None:
+    bucket.put(str(quiet), "changing/", recursive=True)
+    listed = listing("s3://changing/rows", {})
+    bucket.ls("changing/rows")  # what opens it asks for the version that is remembered
+    pq.write_table(ROWS, quiet / "b.parquet")
+    fsspec.filesystem("s3", skip_instance_cache=True).put(str(quiet / "b.parquet"), "changing/rows/b.parquet")
+    with pytest.raises(DataError, match=CHANGED), replace(listed[1], stamp=None).opened({}):
+        raise AssertionError
+
+
+def test_one_request_a_file_opens_a_table(bucket: Any, quiet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket.put(str(quiet), "changing/", recursive=True)
+    asked = requests(bucket, monkeypatch)
+    open_source("s3://changing/rows")
+    assert [method for method, _ in asked].count("get_object") == len(list(quiet.iterdir()))
+    assert "head_object" not in dict(asked)
+
+
+def requests(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """What is asked of the storage from now on, and how many bytes of it."""
+    asked: list[tuple[str, int]] = []
+    call = type(bucket)._call_s3
+
+    async def counted(self: Any, method: str, *args: Any, **kwargs: Any) -> Any:
+        first, _, last = kwargs.get("Range", "bytes=0-0").removeprefix("bytes=").partition("-")
+        asked.append((method, int(last) - int(first) + 1))
+        return await call(self, method, *args, **kwargs)
+
+    monkeypatch.setattr(type(bucket), "_call_s3", counted)
+    return asked
+
+
+def test_only_what_is_wanted_of_an_object_is_asked_for(
+    bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n = 60_000
+    table = pa.table({
+        **{f"x{j}": RNG.normal(size=n) for j in range(4)},
+        "nested": [{"a": i, "b": [1, 2]} for i in range(n)],
+        "a.b": RNG.normal(size=n),
+        "text": [f"row {i}" for i in range(n)],
+        "nothing": pa.nulls(n, pa.float64()),
+    })  # fmt: skip
+    pq.write_table(table, tmp_path / "town=Chur.parquet", row_group_size=n // 3)
+    (tmp_path / "town=Chur").mkdir()
+    (tmp_path / "town=Chur.parquet").rename(tmp_path / "town=Chur" / "b.parquet")
+    bucket.put(str(tmp_path / "town=Chur" / "b.parquet"), "changing/wide/town=Chur/b.parquet")
+    here, there = open_source(tmp_path), open_source("s3://changing/wide")
+    asked = requests(bucket, monkeypatch)
+    for columns in (("x0", "x1", "x2", "x3"), ("x2",), ("x3", "x0"), ("nested", "a.b"), ("nothing", "town"), ("town",)):
+        for mine, theirs in zip(there.pieces, here.pieces, strict=True):
+            asked.clear()
+            assert mine.read(columns).equals(theirs.read(columns))
+            wanted = sum(table.column(name).nbytes for name in columns if name in table.column_names) / 3
+            assert sum(size for method, size in asked if method == "get_object") < 1.3 * wanted + ENDS + GAP
+            assert len(asked) <= 4 + len(columns) // 2
+    monkeypatch.setattr("dask_em.data.pins.REQUEST", 1 << 16)
+    monkeypatch.setattr("dask_em.data.pins.GAP", 0)
+    asked.clear()
+    assert there.read(("x0", "x1", "x2")).equals(here.read(("x0", "x1", "x2")))
+    assert [method for method, _ in asked].count("get_object") == 3 * (1 + 3)
+
+
+def test_row_groups_without_rows_are_read_from_a_bucket(bucket: Any, tmp_path: Path) -> None:
+    """They have no place in the file."""
+    with pq.ParquetWriter(tmp_path / "b.parquet", ROWS.schema, use_dictionary=False) as writer:
+        for own in (ROWS.slice(0, 9), ROWS.slice(0, 0), ROWS.slice(9)):
+            writer.write_table(own)
+    bucket.put(str(tmp_path / "b.parquet"), "changing/rows/b.parquet")
+    assert open_source("s3://changing/rows").read(("x", "town")).equals(ROWS)
+
+
+@pytest.mark.parametrize(
+    ("found", "error", "says"),
+    [
+        (TimeoutError, TryAgainError, r"the storage of a\.parquet does not answer \(TimeoutError\)"),
+        (FileNotFoundError, DataError, r"a\.parquet changed while it was read"),
+    ],
+)
+def test_storage_that_does_not_say_that_an_object_is_the_same(
+    found: type[Exception], error: type[Exception], says: str, bucket: Any, quiet: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.put(str(quiet), "changing/", recursive=True)
+    source = open_source("s3://changing/rows")
+    told, asked = bucket.info, list[str]()
+
+    def once(path: str, *args: Any, **kwargs: Any) -> Any:
+        asked.append(path)
+        if len(asked) > 1:
+            raise found
+        return told(path, *args, **kwargs)
+
+    bucket.invalidate_cache()
+    monkeypatch.setattr(bucket, "info", once)
+    with pytest.raises(error, match=says):
+        source.pieces[0].read(("x",))
+    assert len(asked) == 2
 
 
 # --- pieces that no worker could hold ----------------------------------------------------------------------------

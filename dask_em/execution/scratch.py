@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from tempfile import mkdtemp, mkstemp
 from typing import Any
 
@@ -139,7 +140,6 @@ class Writer:
         os.ftruncate(self._fd, self._end)
         self._close()
         found = ScratchFile(self.path, _identity(os.stat(self.path)), tuple(self._entries))
-        # Only here, in the process that wrote it: copies that travel do not own the file.
         found.delete = weakref.finalize(found, _unlink, self.path, os.getpid(), self.folder)
         return found
 
@@ -165,7 +165,7 @@ def _identity(found: os.stat_result) -> tuple[int, int, int]:
 
 
 class ScratchFile:
-    """Blocks in a file; a copy in another process reads the same file, where it is on the same host."""
+    """Blocks in a file, which is deleted with what holds it; a copy in another process of the host has a name of its own for the same file."""
 
     delete: Any = None
 
@@ -173,7 +173,7 @@ class ScratchFile:
         self.path, self.identity, self.entries = path, identity, entries
 
     def __reduce__(self) -> Any:
-        return ScratchFile, (self.path, self.identity, self.entries)
+        return _arrived, (self.path, self.identity, self.entries)
 
     def __iter__(self) -> Iterator[Any]:
         """The blocks in order, each valid until the next.
@@ -197,6 +197,18 @@ class ScratchFile:
                 yield pickle.loads(entry.skeleton, buffers=arrays)
         finally:
             os.close(fd)
+
+
+def _arrived(path: str, identity: tuple[int, int, int], entries: tuple[Entry, ...]) -> ScratchFile:
+    """A copy of a file from another process, which may be told to drop its own at any time: Dask keeps one of two."""
+    found = ScratchFile(path, identity, entries)
+    if os.path.exists(path):  # on this host
+        with suppress(OSError):
+            folder = folder_below(os.path.dirname(os.path.dirname(path)))
+            own = os.path.join(folder.path, f"blocks-{token_hex(8)}")
+            os.link(path, own)
+            found.path, found.delete = own, weakref.finalize(found, _unlink, own, os.getpid(), folder)
+    return found
 
 
 def _read(fd: int, buffer: memoryview, start: int) -> None:

@@ -23,6 +23,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from dask import config as dask_config
 from distributed import Client, LocalCluster
 
 from dask_em import GaussianMixture, MixtureModel, few_scans
@@ -59,7 +60,9 @@ def table() -> pd.DataFrame:
 
 @contextmanager
 def cluster(n_workers: int) -> Iterator[Client]:
+    """Workers of one thread; of what two of them hold Dask drops one copy, here at once."""
     with (
+        dask_config.set({"distributed.scheduler.active-memory-manager.interval": "20ms"}),
         LocalCluster(
             n_workers=n_workers,
             threads_per_worker=1,

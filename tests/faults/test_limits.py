@@ -124,7 +124,8 @@ def test_a_frozen_worker_of_a_patient_scheduler(tmp_path: Path, table: Path) -> 
     """Where the scheduler would wait for ever, the stall limit ends the wait, and the silent worker is told by name."""
     with cluster(tmp_path, 2, **{"scheduler.worker-ttl": "1h"}) as own, own.client(2) as client:
         address, process = next(iter(process_of(client).items()))
-        fit(table, DaskExecutor(client))  # workers that have loaded everything: the limit is 20 times the usual scan where that is more
+        # Workers that have loaded everything: the limit is 20 times the usual scan where that is more.
+        fit(table, DaskExecutor(client))
         message, seconds = fails(table, client, Limits(stalled=20), process.suspend, after=5)
         waited = re.match(r"nothing was finished for (\d+) s \(limit stalled\)", message)
         assert waited

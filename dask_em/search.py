@@ -6,10 +6,11 @@ import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import entr
 
 from dask_em import fitting, specification
 from dask_em.data.gather import NO_REPLICATES, Folds
@@ -17,15 +18,13 @@ from dask_em.em import loop
 from dask_em.em.loop import Candidate, Progress
 from dask_em.em.stopping import Verdict
 from dask_em.errors import ConfigurationError
-from dask_em.estimators.arguments import checked_number, seed_of
+from dask_em.estimators.arguments import Criterion, check_criterion, checked_number, seed_of
 from dask_em.estimators.base import BaseMixture
 from dask_em.estimators.gaussian import GaussianMixture
 from dask_em.families.base import Array
 from dask_em.fitting import Fit, Table
 from dask_em.mixture import Mixture, stacked
 from dask_em.scan import Block
-
-Criterion = Literal["bic", "icl", "aic", "held-out"]
 
 WAVE_BYTES = 1 << 28
 """Natural parameters and sums of all candidates of a scan (256 MB); what needs more goes in waves, each with scans of its own."""
@@ -117,8 +116,7 @@ def select_model(
         (as a warning) some number or covariance model cannot be fitted to this table and is left out of the choice.
     """
     sizes = _sizes(n_components)
-    if criterion not in ("bic", "icl", "aic", "held-out"):
-        raise ConfigurationError("criterion must be 'bic', 'icl', 'aic' or 'held-out'")
+    check_criterion(criterion)
     folds = checked_number("folds", folds, numbers.Integral)
     if folds < 2:
         raise ConfigurationError("folds must be at least 2")
@@ -256,15 +254,17 @@ def _different(settings: Sequence[specification.Settings], d: int) -> dict[int, 
 
 
 def _entropies(table: Table, best: Sequence[tuple[int, Fit, Candidate]]) -> Array:
-    """Entropy of the assignments under each candidate, in one scan for all."""
-    models = [(fit.mixture, candidate.parameters) for _, fit, candidate in best]
-    found: Array = table.once(partial(_entropy_step, models))
-    return found
+    """Entropy of the assignments under each candidate, in one scan for all; rows of which nothing is seen are in no block, and are assigned by the weights alone."""
+    models: list[tuple[Mixture, Any]] = [(fit.mixture, candidate.parameters) for _, fit, candidate in best]
+    *found, weight = table.once(partial(_entropy_step, models))
+    empty = max(table.profile.weight - weight, 0.0)
+    return np.array([own + empty * entr(parameters.weights).sum() for own, (_, parameters) in zip(found, models)])
 
 
 def _entropy_step(models: Sequence[tuple[Mixture, Any]], state: None) -> Callable[[Block], Array]:
+    """Of a block the entropies, and the weight of its rows."""
     steps = [mixture.entropy(parameters) for mixture, parameters in models]
-    return lambda block: np.array([step(block) for step in steps])
+    return lambda block: np.array([*(step(block) for step in steps), block.weight.sum()])
 
 
 def _held_out(

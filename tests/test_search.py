@@ -151,6 +151,16 @@ def test_every_candidate_is_that_of_a_fit_by_itself(grid: Any) -> None:
         assert row.starts == 3
 
 
+def test_rows_of_which_nothing_is_seen_are_assigned_by_the_weights() -> None:
+    seen = pd.DataFrame(np.concatenate([SEPARATE, SEPARATE + 1.0], axis=1), columns=["a", "b"])
+    X = pd.concat([seen, pd.DataFrame(np.nan, index=range(30), columns=["a", "b"])], ignore_index=True)
+    weight = np.linspace(0.5, 2.0, len(X))
+    found = select_model(X, [1, 2], estimator=GaussianMixture(1, random_state=0), sample_weight=weight)
+    shares = found.best.predict_proba(X).to_numpy()
+    entropy = -(weight[:, None] * shares * np.log(np.maximum(shares, 1e-300))).sum()
+    assert found.table["entropy"].tolist() == pytest.approx([0.0, entropy], abs=1e-6)
+
+
 def test_all_models_share_scans(grid: Any) -> None:
     longest = max(alone_of(k, kind, 3).fit(iris()).n_scans_ for kind in KINDS for k in SIZES)
     assert grid.best.n_scans_ == longest + 1  # and one for the entropies

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dask_em.errors import ConfigurationError
+
+Criterion = Literal["bic", "icl", "aic", "held-out"]
+"""How to choose among models."""
+
+
+def check_criterion(criterion: Any) -> None:
+    """Raise ConfigurationError unless it is one."""
+    if not (isinstance(criterion, str) and criterion in get_args(Criterion)):
+        raise ConfigurationError("criterion must be 'bic', 'icl', 'aic' or 'held-out'")
 
 
 def seed_of(random_state: Any) -> int:
@@ -74,7 +83,8 @@ def checked_trials(value: Any, *, of: str = "") -> str | int:
 
 def checked_pairs(argument: str, value: Any) -> tuple[tuple[str, Any], ...]:
     """Pairs (column name, what belongs to it), given as a mapping or in a list."""
-    pairs = list(value.items() if isinstance(value, Mapping) else value or ())
+    own = value.items() if isinstance(value, Mapping) else () if value is None else value
+    pairs = list(own) if isinstance(own, Iterable) else [own]
     if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs):
         raise ConfigurationError(f"{argument} must be a mapping from column names, or a list of pairs with them")
     return tuple((name, what) for name, what in pairs)

@@ -434,6 +434,7 @@ class BaseMixture(DensityMixin, BaseEstimator):
         components : (n_samples,) the component of each row
         """
         check_is_fitted(self)
+        n_samples = checked_number("n_samples", n_samples, numbers.Integral)
         if n_samples < 1:
             raise ConfigurationError("n_samples must be at least 1")
         columns, components = self.model_.sample(n_samples, np.random.default_rng(seed_of(random_state)))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dask_em.data.schema import Design
+from dask_em.errors import ConfigurationError
 from dask_em.estimators.arguments import checked_names, checked_pairs, checked_trials
 from dask_em.estimators.base import BaseMixture
 from dask_em.estimators.doc import documented
@@ -73,6 +74,8 @@ class MixtureModel(BaseMixture):
         self._keep(locals())
 
     def _design(self, names: tuple[str, ...]) -> Design:
+        if not (self.known is None or isinstance(self.known, str)):
+            raise ConfigurationError("known must be the name of a column")
         return Design(
             gaussian=checked_names("gaussian", self.gaussian),
             categorical=checked_names("categorical", self.categorical) + (() if self.known is None else (self.known,)),

@@ -47,7 +47,7 @@ def warm_start(model: FittedMixture, schema: Schema, mixture: Mixture, k: int) -
     Raises
     ------
     ConfigurationError
-        The model has other columns, transforms or numbers of components.
+        The model has other columns, transforms or numbers of components, or rows are named for components that have no name there.
 
     Notes
     -----
@@ -60,7 +60,9 @@ def warm_start(model: FittedMixture, schema: Schema, mixture: Mixture, k: int) -
     old, new = model.schema.design, schema.design
     roles = ("gaussian", "categorical", "poisson")
     for role in (*roles, "binomial"):
-        had, has = (_names(getattr(d, role)) for d in (old, new))
+        had, has = _names(getattr(old, role)), _names(getattr(new, role))
+        if role == "categorical" and new.known is not None:
+            has.remove(new.known)  # it is no part of the model of init, whose components have its names
         differ = sorted(set(had) ^ set(has))
         if differ:
             where = "the model of init has and this one has not" if differ[0] in had else "the model of init has not"
@@ -70,8 +72,16 @@ def warm_start(model: FittedMixture, schema: Schema, mixture: Mixture, k: int) -
     for name in new.gaussian:
         if old.transform(name) != new.transform(name):
             raise ConfigurationError(f"column {name!r} was transformed otherwise in the model of init: use the same")
-    like = mixture.margin([k])
-    parts = [_translated(own, target, model.schema, schema) for own, target in zip(model.parameters.parts, like.parts)]
+    if new.known is not None and set(schema.levels[-1]) - set(model.names):
+        raise ConfigurationError(
+            f"column {new.known!r} names a component that has no name in the model of init: start otherwise"
+        )
+    like, had = mixture.margin([k]), list(model.parameters.parts)
+    parts = []
+    for target in like.parts:
+        named_only = isinstance(target, CategoricalParams) and not old.categorical
+        own = None if named_only else had.pop(0)
+        parts.append(_translated(own, target, model, schema))
     return Parameters(
         np.maximum(model.parameters.weights, 1e-6) / np.maximum(model.parameters.weights, 1e-6).sum(), tuple(parts)
     )
@@ -87,7 +97,8 @@ def _places(old: Sequence[Any], new: Sequence[Any]) -> list[int]:
     return [had.index(name) for name in _names(new)]
 
 
-def _translated(own: Any, like: Any, old: Schema, new: Schema) -> Any:
+def _translated(own: Any, like: Any, model: FittedMixture, new: Schema) -> Any:
+    old = model.schema
     if isinstance(like, (GaussianParams, DiagonalParams)):
         at = _places(old.design.gaussian, new.design.gaussian)
         ratio = np.asarray(old.scale)[at] / np.asarray(new.scale)
@@ -105,6 +116,9 @@ def _translated(own: Any, like: Any, old: Schema, new: Schema) -> Any:
         out, start = [], 0
         begins = np.concatenate([[0], np.cumsum([len(levels) for levels in old.levels])])
         for name, levels in zip(new.design.categorical, new.levels):
+            if name == new.design.known:
+                out.append(np.array([[float(level == called) for level in levels] for called in model.names]))
+                continue
             j = old.design.categorical.index(name)
             usual = like.probabilities[:, start : start + len(levels)]
             known = {level: begins[j] + i for i, level in enumerate(old.levels[j])}

@@ -108,6 +108,32 @@ def test_a_start_outside_the_model_is_moved_into_it(then: str) -> None:
     assert (np.diff(warm.history_["objective"]) >= -1e-9).all()
 
 
+@pytest.mark.parametrize("categorical", [[], ["region"]])
+def test_components_keep_the_names_of_their_rows(categorical: list[str], tmp_path: Path) -> None:
+    """Rows whose component is known are those of the component that had the name before."""
+    table = customers().assign(
+        kind=lambda own: np.where(own.index % 9, None, np.where(own["age"] > 42, "old", "young"))
+    )
+    roles: dict[str, Any] = {"gaussian": ["spend", "age"], "categorical": categorical, "known": "kind"}
+    earlier = MixtureModel(3, **roles, random_state=0, tol=1e-9).fit(table)
+    dask_em.save(earlier, tmp_path / "model")
+    for init in (earlier, tmp_path / "model"):
+        again = MixtureModel(3, **roles, init=init, tol=1e-9).fit(table)
+        assert again.component_names_ == earlier.component_names_
+        assert again.n_iter_ <= 3
+        assert again.history_["log_likelihood"][0] == pytest.approx(earlier.log_likelihood_, abs=1e-9)
+        assert again.history_["objective"].iloc[-1] >= earlier.history_["objective"].iloc[-1] - 1e-9
+    fewer = MixtureModel(3, **roles, init=earlier).fit(table.assign(kind=table["kind"].where(table["kind"] == "old")))
+    assert set(fewer.component_names_) == {"old", None}
+    assert fewer.component_names_.index("old") == earlier.component_names_.index("old")
+    free = MixtureModel(3, gaussian=["spend", "age"], categorical=categorical, init=earlier).fit(table)
+    assert free.n_iter_ > 0
+    for strange in (table.assign(kind="new"), table):
+        init = earlier if strange is not table else free
+        with pytest.raises(ConfigurationError, match="column 'kind' names a component that has no name in the model"):
+            MixtureModel(3, **roles, init=init).fit(strange)
+
+
 OTHERWISE: dict[str, tuple[Any, str]] = {
     "components": (lambda m: MixtureModel(3, **ROLES, init=m), "2 components and n_components is 3"),
     "a column more": (lambda m: MixtureModel(2, **{**ROLES, "poisson": []}, init=m), "column 'visits'"),

@@ -21,7 +21,7 @@ from dask_em.data.columns import missing_cells
 from dask_em.data.digest import column_digest
 from dask_em.data.keys import KeySet, check_keys, row_keys
 from dask_em.data.profile import pattern_groups
-from dask_em.data.sinks import ParquetSink, staged
+from dask_em.data.sinks import ParquetSink, check_apart, staged
 from dask_em.data.sources import open_source
 from dask_em.errors import ConfigurationError, IntegrityError
 from dask_em.execution.choose import open_executor
@@ -120,6 +120,7 @@ def write_scores(
         if name in taken:
             raise ConfigurationError(f"key column {name!r} has the name of a result: rename it")
     scorer = scorer_of(model)
+    check_apart(source.folder, output)
     with staged(output) as folder, open_executor(executor) as opened:
         write = partial(_write_piece, scorer, ParquetSink(str(folder)), keys)
         written = opened.write(source.pieces, write) if source.pieces else _Written()

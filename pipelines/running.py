@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 from os import PathLike
 from typing import Any
 
+from dask_em.data.sinks import check_apart
 from dask_em.data.sources import Source
 from dask_em.errors import DataError
 from dask_em.execution.local import LocalExecutor
@@ -28,6 +29,9 @@ def running(config: Any, inputs: Sequence[Source | str | PathLike[str]], manner:
     """
     cluster = getattr(config, "cluster", None)
     where: Any = nullcontext(LocalExecutor()) if cluster is None else open_cluster(cluster)
+    for own in inputs:
+        if isinstance(own, Source):
+            check_apart(own.folder, config.output)
     files = [own for own in inputs if not isinstance(own, Source)]
     before = list(map(of_path, files))
     known = [record for own in inputs if isinstance(own, Source) for record in own.fingerprint()]

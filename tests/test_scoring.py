@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import dask_em
-from dask_em import BinomialMixture, MixtureModel
+from dask_em import BinomialMixture, GaussianMixture, MixtureModel
 from dask_em.data.sinks import ParquetSink
-from dask_em.errors import DataError, IntegrityError
+from dask_em.errors import DataError, IntegrityError, OutputError
 from dask_em.scoring import write_scores
 
 SHARE = 0.001
@@ -34,6 +34,19 @@ MODELS: dict[str, Any] = {
     "beside a fixed number": lambda: BinomialMixture(2, successes=["a", "b"], trials=["t", 10], random_state=0),
     "in a mixture": lambda: MixtureModel(1, binomial={"a": "t"}, gaussian=["x"]),
 }
+
+
+def test_an_output_among_the_files_of_the_table(tmp_path: Path) -> None:
+    """From then on it would be a part of the table."""
+    frame = pd.DataFrame({"x": np.arange(20.0)})
+    (tmp_path / "table").mkdir()
+    frame.to_parquet(tmp_path / "table" / "part.parquet")
+    model = GaussianMixture(1).fit(frame)
+    for inside in ("table/out", "table/../table/a/b"):
+        with pytest.raises(OutputError, match="is inside the folder of the table, which would hold it from then on"):
+            write_scores(model, tmp_path / "table", tmp_path / inside)
+    assert [path.name for path in (tmp_path / "table").iterdir()] == ["part.parquet"]
+    assert write_scores(model, tmp_path / "table" / "part.parquet", tmp_path / "table" / "out")["rows"] == 20
 
 
 @pytest.mark.parametrize("name", MODELS)

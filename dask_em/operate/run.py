@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from dask_em.data.sinks import not_made
 from dask_em.errors import DaskEMError, OutputError, TryAgainError
 from dask_em.execution.base import Executor
 from dask_em.operate import disk
@@ -189,8 +190,8 @@ def _made(place: Place) -> Path:
         place.prepare()
         with suppress(FileExistsError):
             home.mkdir(mode=0o700)
-    except OSError as error:
-        raise OutputError(f"output folder {place.name} cannot be made ({error.strerror}): choose another") from None
+    except (OSError, ValueError) as error:
+        raise not_made(place.name, error) from None
     return home
 
 

@@ -168,6 +168,13 @@ def test_what_somebody_else_left_is_not_touched(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "letter.txt").read_text() == "mine"
 
 
+@pytest.mark.parametrize("name", ["a\0b", "x" * 300], ids=["NUL", "too long"])
+def test_a_name_that_no_folder_can_have(name: str, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"output folder .* cannot be made"):
+        work(NEW, tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
 def interrupted(output: Path) -> None:
     """A run that has remembered its pass, and stops."""
     job = NEW.model_copy(update={"output": str(output)})

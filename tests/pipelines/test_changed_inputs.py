@@ -15,7 +15,7 @@ import pytest
 
 from dask_em.config import Job
 from dask_em.config_loader import load
-from dask_em.errors import DataError
+from dask_em.errors import DataError, OutputError
 from dask_em.operate.run import Manner
 from pipelines import customer_segmentation, survey_imputation
 
@@ -79,10 +79,23 @@ def job(pipeline: str, folder: Path) -> Any:
     return load(path, Job)
 
 
+RUNS: dict[str, Any] = {
+    "customer_segmentation": customer_segmentation.run,
+    "survey_imputation": survey_imputation.run,
+}
+
+
+@pytest.mark.parametrize("pipeline", list(JOBS))
+def test_an_output_among_the_files_of_the_table(pipeline: str, folder: Path) -> None:
+    config = job(pipeline, folder)
+    with pytest.raises(OutputError, match="is inside the folder of the table"):
+        RUNS[pipeline](config.model_copy(update={"output": str(folder / "out")}), progress=lambda _: None)
+    assert sorted(path.name for path in folder.iterdir()) == ["a.parquet", "b.parquet"]
+
+
 @pytest.mark.parametrize("pipeline", list(JOBS))
 def test_a_table_that_changes_while_it_is_fitted(pipeline: str, folder: Path) -> None:
-    run: Any = {"customer_segmentation": customer_segmentation, "survey_imputation": survey_imputation}[pipeline].run
-    config, scans = job(pipeline, folder), list[Any]()
+    run, config, scans = RUNS[pipeline], job(pipeline, folder), list[Any]()
 
     def progress(record: Any) -> None:
         if not scans:

@@ -7,7 +7,11 @@ or sRGB that stands upright, and what was done is kept as notes.
 from __future__ import annotations
 
 import io
+import logging
 import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -146,7 +150,7 @@ def _open_path(path: str) -> Raster:
         head = opened.read(32)
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return _open_tiff(path, where)
-    if head[:8] == b"\x89PNG\r\n\x1a\n" and head[24] == 16 and head[25] in (2, 4, 6):
+    if head[:8] == b"\x89PNG\r\n\x1a\n" and head[24:25] == b"\x10" and head[25:26] in (b"\2", b"\4", b"\6"):
         raise DataError(f"{where} is a colour PNG of 16 bits, which would be read as 8: convert it to TIFF")
     return _open_ordinary(path, where)
 
@@ -204,7 +208,7 @@ def _open_tiff(path: str, where: str) -> Raster:
         import zarr  # noqa: F401
     except ImportError:
         raise _needs() from None
-    with one_sentence(where), tifffile.TiffFile(path) as opened:
+    with _silent("tifffile"), one_sentence(where), tifffile.TiffFile(path) as opened:
         page: Any = opened.pages.first
         _check_pages(opened, page, where)
         if int(page.photometric) not in (*GREY, RGB):
@@ -227,6 +231,18 @@ def _open_tiff(path: str, where: str) -> Raster:
             f"{where} cannot be read, it is damaged or compressed in a way that needs imagecodecs: install imagecodecs, or check the file"
         ) from None
     return turned(raster, int(orientation))
+
+
+@contextmanager
+def _silent(name: str) -> Iterator[None]:
+    """A block in which a library logs nothing: what it has to say of a damaged file is said here."""
+    log = logging.getLogger(name)
+    before = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _check_pages(opened: Any, page: Any, where: str) -> None:
@@ -282,7 +298,8 @@ def _open_ordinary(path: str, where: str) -> Raster:
     except ImportError:
         raise _needs() from None
     try:
-        with Image.open(path) as opened:
+        with warnings.catch_warnings(), Image.open(path) as opened:
+            warnings.simplefilter("ignore", UserWarning)  # of what is cut short, it warns before it fails
             opened.load()
             return from_pillow(opened, where)
     except UnidentifiedImageError:
@@ -299,7 +316,9 @@ def _from_imageio(path: str, where: str) -> Raster:
     except ImportError:
         raise _needs() from None
     try:
-        with open(path, "rb") as opened:  # by itself it leaves files open that it cannot read
+        # Opened here: by itself it leaves files open that it cannot read.
+        with warnings.catch_warnings(), open(path, "rb") as opened:
+            warnings.simplefilter("ignore")
             pixels = np.asarray(iio.imread(opened.read(), extension=os.path.splitext(path)[1]))
     except Exception:
         raise DataError(f"{where} is no picture that can be read: {CHECK}") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,8 @@ def boxes(seeds: Mapping[str, Box | Sequence[Box]], raster: Raster, n_segments: 
     DataError
         Nothing is observed in one of them.
     """
+    if not isinstance(seeds, Mapping):
+        raise ConfigurationError("seeds must be a mapping from the names of segments to their boxes")
     if len(seeds) > n_segments:
         raise ConfigurationError(
             f"seeds name {len(seeds)} segments, more than n_segments={n_segments}: ask for more segments"
@@ -45,12 +47,12 @@ def boxes(seeds: Mapping[str, Box | Sequence[Box]], raster: Raster, n_segments: 
 
 def _several(own: Any) -> list[Any]:
     """One box or a list of them as a list."""
-    own = list(own)
+    own = list(own) if isinstance(own, Iterable) else [own]
     return own if own and not isinstance(own[0], (int, float, np.number)) else [own]
 
 
 def _window(box: Sequence[Any], name: str, raster: Raster) -> Window:
-    if len(box) != 4 or not all(isinstance(edge, (int, np.integer)) for edge in box):
+    if not isinstance(box, Sized) or len(box) != 4 or not all(isinstance(edge, (int, np.integer)) for edge in box):
         raise ConfigurationError(f"seed {name!r} must be a box of whole numbers: left, top, right, bottom")
     left, top, right, bottom = (int(edge) for edge in box)
     if not (0 <= left < right <= raster.width and 0 <= top < bottom <= raster.height):

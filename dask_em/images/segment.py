@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import logging
 import numbers
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from dask_em.data.pixels import View
 from dask_em.data.raster_files import open_raster
 from dask_em.errors import ConfigurationError
-from dask_em.estimators.arguments import checked_number
+from dask_em.estimators.arguments import Criterion, check_criterion, checked_number
 from dask_em.execution.choose import open_executor
 from dask_em.images.fit import colours, fit, rows_of, search
 from dask_em.images.labels import MAX_SEGMENTS, Labeller
 from dask_em.images.seeds import Box, boxes
 from dask_em.images.segmentation import Segmentation
-
-if TYPE_CHECKING:
-    from dask_em.search import Criterion
 
 log = logging.getLogger("dask_em")
 
@@ -97,11 +94,16 @@ def segment_image(
     [0.33, 0.33, 0.33]
     """
     sizes = _sizes(n_segments)
+    smoothing = checked_number("smoothing", smoothing, numbers.Real)
     if not (np.isfinite(smoothing) and smoothing >= 0):
         raise ConfigurationError("smoothing must be 0 or more: it is the strength of the prior over neighbours")
+    smallest_region = checked_number("smallest_region", smallest_region, numbers.Integral)
     if not 1 <= smallest_region <= MAX_SMALLEST:
         raise ConfigurationError(f"smallest_region must be between 1 and {MAX_SMALLEST} pixels")
-    raster = open_raster(picture, nodata=nodata)
+    check_criterion(criterion)
+    if isinstance(features, str) or not isinstance(features, Iterable):
+        raise ConfigurationError("features must be a list, such as ('position', 'gradient')")
+    raster = open_raster(picture, nodata=None if nodata is None else checked_number("nodata", nodata, numbers.Real))
     view = View(raster, colour_space, tuple(features), boxes(seeds or {}, raster, min(sizes)))
     for note in view.raster.notes:
         log.info(note)
@@ -122,7 +124,7 @@ def segment_image(
             found = search(rows, sizes, settings, criterion, opened, on_progress)
         else:
             found = fit(rows, sizes[0], settings, opened, on_progress)
-    labeller = Labeller(view, found.model, float(smoothing), int(smallest_region))
+    labeller = Labeller(view, found.model, smoothing, smallest_region)
     if distinct is not None:
         labeller = labeller.by_share(distinct)
     n_colours = None if distinct is None else len(distinct)
@@ -130,7 +132,7 @@ def segment_image(
 
 
 def _sizes(n_segments: int | Sequence[int]) -> list[int]:
-    sizes = [n_segments] if isinstance(n_segments, (int, np.integer)) else list(n_segments)
+    sizes = list(n_segments) if isinstance(n_segments, Iterable) else [n_segments]
     if not sizes or not all(isinstance(k, (int, np.integer)) and not isinstance(k, bool) for k in sizes):
         raise ConfigurationError("n_segments must be a whole number, or several to choose from")
     if min(sizes) < 1 or max(sizes) > MAX_SEGMENTS:

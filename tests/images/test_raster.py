@@ -287,11 +287,18 @@ def saved_as(path: Path, **more: Any) -> Path:
     return path
 
 
+def cut_to(path: Path, n: int) -> Path:
+    return written(path, path.read_bytes()[:n])
+
+
 REFUSED: dict[str, tuple[Any, str]] = {
     "absent": (lambda f: f / "a.png", "there is no picture at"),
     "text": (lambda f: written(f / "a.png", b"these are words"), "a.png is no picture that can be read"),
     "empty": (lambda f: written(f / "a.png", b""), "a.png is empty"),
     "a PNG cut short": (lambda f: cut_short(saved_as(f / "a.png")), "a.png cannot be read, it is damaged or cut short"),
+    "a PNG of 8 bytes": (lambda f: cut_to(saved_as(f / "a.png"), 8), "a.png is no picture that can be read"),
+    "a PNG of 20 bytes": (lambda f: cut_to(saved_as(f / "a.png"), 20), "a.png cannot be read, it is damaged"),
+    "a PNG of 25 bytes": (lambda f: cut_to(saved_as(f / "a.png"), 25), "a.png cannot be read, it is damaged"),
     "a JPEG cut short": (lambda f: cut_short(saved_as(f / "a.jpg")), "a.jpg cannot be read, it is damaged or cut"),
     "a TIFF cut short": (
         lambda f: cut_short(tiff(f / "a.tif", RGB, compression="zlib", tile=(32, 32)), 0.9),
@@ -314,11 +321,12 @@ REFUSED: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_refused(name: str, tmp_path: Path) -> None:
+def test_what_is_refused(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     make, message = REFUSED[name]
     with pytest.raises(DataError) as caught:
         open_raster(make(tmp_path))
     assert message in str(caught.value)
+    assert capfd.readouterr().err == ""  # what libraries have to say of it
     assert "\n" not in str(caught.value)
 
 

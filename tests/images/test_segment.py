@@ -275,6 +275,17 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
     "smoothing": (photograph(9, 9), {"smoothing": -1.0}, ConfigurationError, "smoothing must be 0 or more"),
     "smallest": (photograph(9, 9), {"smallest_region": 0}, ConfigurationError, "smallest_region must be between"),
     "form": (photograph(9, 9), {"form": "gif"}, ConfigurationError, "form must be"),
+    "segments of a float": (photograph(9, 9), {"n_segments": 3.0}, ConfigurationError, "must be a whole number"),
+    "no number of segments": (photograph(9, 9), {"n_segments": None}, ConfigurationError, "must be a whole number"),
+    "smoothing in words": (photograph(9, 9), {"smoothing": "x"}, ConfigurationError, "smoothing must be a number"),
+    "half a pixel": (photograph(9, 9), {"smallest_region": 2.5}, ConfigurationError, "smallest_region must be an int"),
+    "nodata in words": (photograph(9, 9), {"nodata": "x"}, ConfigurationError, "nodata must be a number"),
+    "criterion": (photograph(9, 9), {"criterion": "zz"}, ConfigurationError, "criterion must be 'bic', 'icl'"),
+    "no features": (photograph(9, 9), {"features": None}, ConfigurationError, "features must be a list, such as"),
+    "a feature": (photograph(9, 9), {"features": "position"}, ConfigurationError, "features must be a list, such as"),
+    "listed features": (photograph(9, 9), {"features": [[1]]}, ConfigurationError, "features must be of position"),
+    "seeds": (photograph(9, 9), {"seeds": 5}, ConfigurationError, "seeds must be a mapping from the names"),
+    "no box": (photograph(9, 9), {"seeds": {"a": None}}, ConfigurationError, "seed 'a' must be a box of whole numbers"),
 }  # fmt: skip
 
 

@@ -332,6 +332,13 @@ class OneCoin(Settings):
     start: Probability
     n_steps: Positive
 
+    @field_validator("flips")
+    @classmethod
+    def _somebody_saw_one(cls, flips: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        if all(flip is None for flip in flips):
+            raise ValueError("must have a flip that somebody saw, 0 or 1")
+        return flips
+
 
 class TwoCoins(Settings):
     """Series of tosses, each of one of two coins, nobody knows which."""

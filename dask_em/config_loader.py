@@ -135,10 +135,11 @@ def _path(detail: Any, data: Any) -> Keys:
     """The keys of the file that pydantic's location means: it also names branches of unions."""
     path: list[str | int] = []
     for step in detail["loc"]:
-        if (isinstance(data, dict) and step in data) or (isinstance(data, list) and isinstance(step, int)):
+        there = isinstance(data, list) and isinstance(step, int) and step < len(data)
+        if there or (isinstance(data, dict) and step in data):
             path.append(step)
             data = data[step]
-    if detail["type"] == "missing":
+    if detail["type"] == "missing" and isinstance(detail["loc"][-1], str):
         path.append(detail["loc"][-1])
     if detail["type"].startswith("union_tag"):
         path.append(detail["ctx"]["discriminator"].strip("'"))
@@ -150,6 +151,8 @@ def _message(detail: Any, path: Keys, schema: dict[str, Any], data: Any) -> str:
         case "extra_forbidden":
             names = sorted(_valid_keys(schema, path[:-1], data))
             return "unknown key" + (hint(str(path[-1]), names) or f"; the keys here are {', '.join(names)}")
+        case "missing" if isinstance(detail["loc"][-1], int):
+            return "has too few items"
         case "missing" | "union_tag_not_found":
             return "this key is required"
         case "model_type" | "model_attributes_type" | "dict_type" | "dataclass_type":

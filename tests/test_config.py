@@ -202,6 +202,9 @@ def test_what_a_segmentation_refuses(mistakes, change, key, complaint):
         ("two_coins.heads=[11]", "must not be above tosses"),
         ("two_coins.heads=[-1]", "must be greater than or equal to 0"),
         ("two_coins.start=[0.5, 0.5, 0.5]", "must have at most 2 items"),
+        ("two_coins.start=[0.5]", "has too few items"),
+        ("two_coins.start=[]", "has too few items"),
+        ("one_coin.flips=[null, null]", "must have a flip that somebody saw, 0 or 1"),
         ("two_coins.n_steps=0", "must be greater than or equal to 1"),
     ],
 )

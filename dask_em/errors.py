@@ -43,6 +43,12 @@ class DataError(DaskEMError, ValueError):
     exit_code = 4
 
 
+class ColumnTypeError(DataError):
+    """A column of a type that cannot be read; its name, and the type."""
+
+    column = kind = ""
+
+
 class OutputError(DaskEMError):
     """The output folder is in use or not empty."""
 

@@ -250,9 +250,7 @@ def _check(design: Design, found: Gathered, observed: Array, mean: Array, deviat
         if not own > 0:
             raise DataError(f"column {name!r} has no observed cell: leave it out of the model")
         if not s > abs(m) * 1e-15:
-            raise DataError(
-                f"column {name!r} is constant over {found.rows} sample(s): it tells nothing, so leave it out of the model"
-            )
+            raise specification.constant(name, m, f"{found.rows} sample(s)")
 
 
 def _judge(found: NormalFit) -> None:

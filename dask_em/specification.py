@@ -31,6 +31,9 @@ Precision = Literal["double", "single"]
 SINGLE_ROUNDING = 1e-7
 """Share of a log-likelihood that is noise where rows are scanned in single precision."""
 
+TINY = 1e-150
+"""Below this the square of a number is none."""
+
 COVARIANCE_TYPES = {"full": "VVV", "tied": "EEE", "diag": "VVI", "spherical": "VII"}
 """scikit-learn's names and mclust's."""
 
@@ -62,7 +65,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_prior(self.prior)
-        if self.compress != "auto" and not isinstance(self.compress, bool):
+        if not isinstance(self.compress, bool) and not (isinstance(self.compress, str) and self.compress == "auto"):
             raise ConfigurationError("compress must be 'auto', True or False")
         if self.precision not in ("double", "single"):
             raise ConfigurationError("precision must be 'double' or 'single'")
@@ -77,6 +80,13 @@ class Settings:
             raise ConfigurationError(
                 "init must be 'kmeans++', 'random', labels, one a row, or a fitted model or the folder of a saved one"
             )
+
+
+def constant(name: str, mean: float, n: str) -> DataError:
+    """What is said of a column that does not vary, or not enough for numbers of this size to be squared."""
+    if 0 < abs(mean) < TINY:
+        return DataError(f"column {name!r} holds values too small to square: multiply it by a power of ten")
+    return DataError(f"column {name!r} is constant over {n}: it tells nothing, so leave it out of the model")
 
 
 def check_table(found: Profile | None, design: Design, k: int) -> None:
@@ -105,7 +115,7 @@ def check_table(found: Profile | None, design: Design, k: int) -> None:
                 f"column {name!r} holds values too large to square: divide it by a power of ten, or transform it"
             )
         if name in design.gaussian and moments is not None and not moments.deviation > abs(moments.mean) * 1e-15:
-            raise DataError(f"column {name!r} is constant over {n}: it tells nothing, so leave it out of the model")
+            raise constant(name, moments.mean, n)
 
 
 def make_schema(design: Design, found: Profile) -> Schema:

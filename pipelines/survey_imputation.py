@@ -75,7 +75,7 @@ def run(config: SurveyImputationConfig, *, progress: Callable[[Any], None], mann
         imputer.set_params(executor=executor)
         imputer.fit(source, sample_weight=survey.weight, on_progress=progress)
         source = pinned(source, imputer.profile_.marks)
-        sums = _sums(survey, imputer)
+        sums = GroupSums(tuple(survey.means), survey.by, survey.weight)
         written = write_pieces(
             imputer.imputation_, source, folder, executor, m=config.n_draws, layout=config.layout, groups=sums
         )
@@ -158,10 +158,3 @@ def with_truth(pooled: pd.DataFrame, truth: pd.DataFrame | None) -> pd.DataFrame
 
 def _settings(survey: Survey) -> dict[str, Any]:
     return survey.imputer.model_dump()
-
-
-def _sums(survey: Survey, imputer: Imputer) -> GroupSums:
-    moments = imputer.profile_.moments
-    design = imputer.imputation_.schema.design
-    shift = [moments[n].mean if n in moments and design.transform(n) is None else 0.0 for n in survey.means]
-    return GroupSums(tuple(survey.means), survey.by, survey.weight, tuple(shift))

@@ -56,9 +56,18 @@ def cell_words(array: pa.Array, name: str) -> Words:
     if pa.types.is_integer(array.type):
         wide = pa.uint64() if pa.types.is_uint64(array.type) else pa.int64()
         return pc.cast(array, wide).to_numpy(zero_copy_only=False).view(np.uint64)
+    refused = DataError(f"key column {name!r} has the type {array.type}: use integers, text or dates as keys")
     if pa.types.is_floating(array.type) or pa.types.is_nested(array.type):
-        raise DataError(f"key column {name!r} has the type {array.type}: use integers, text or dates as keys")
-    return pd.util.hash_array(np.asarray(pc.cast(array, pa.string()).to_numpy(zero_copy_only=False)), categorize=False)
+        raise refused
+    own = array.storage if isinstance(array, pa.ExtensionArray) else array
+    if not (
+        pa.types.is_binary(own.type) or pa.types.is_large_binary(own.type) or pa.types.is_fixed_size_binary(own.type)
+    ):
+        try:
+            own = pc.cast(own, pa.string())
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            raise refused from None
+    return pd.util.hash_array(np.asarray(own.to_numpy(zero_copy_only=False), dtype=object), categorize=False)
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,8 @@ class Moments:
         first = float(values[np.argmin(missing)])
         mean = first + float(weight @ _about(values, first, missing)) / total
         centred = _about(values, mean, missing)
-        return Moments(count, total, mean, float(weight @ np.square(centred, out=centred)))
+        with np.errstate(over="ignore"):  # refused by name, once all rows are known
+            return Moments(count, total, mean, float(weight @ np.square(centred, out=centred)))
 
     def __add__(self, other: Moments) -> Moments:
         if not (self.count and other.count):

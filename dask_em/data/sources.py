@@ -23,7 +23,7 @@ from dask_em.data.digest import cell_bits
 from dask_em.data.files import File
 from dask_em.data.listing import open_files
 from dask_em.data.pins import Marks, column_marks, differ, read_marked
-from dask_em.errors import ConfigurationError, DataError
+from dask_em.errors import ColumnTypeError, ConfigurationError, DataError
 from dask_em.randomness import mix
 
 PIECE_ROWS = 1 << 17
@@ -54,6 +54,7 @@ class Source:
     named : whether the names are the columns' own, as opposed to positions or numbers
     files : those that hold it
     token : Dask's name of a dataframe
+    folder : of this machine, all of whose files make the table
     """
 
     columns: tuple[str, ...]
@@ -63,6 +64,7 @@ class Source:
     named: bool = True
     files: tuple[File, ...] = ()
     token: str = ""
+    folder: str = field(default="", repr=False)
 
     def fingerprint(self) -> list[dict[str, Any]]:
         """What tells this table from other versions of it, as plain values: of every file its name below the given folder, bytes, modification (nanoseconds, or ETag) and outline;
@@ -170,12 +172,18 @@ def _arrow(values: Any, name: str) -> pa.Array:
     values = _native(values)
     try:
         array = pa.array(values, from_pandas=isinstance(values, pd.Series) or values.dtype == object)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
-        if values.dtype == object or isinstance(values.dtype, pd.CategoricalDtype):
-            what = "mixes types: give it one type (numbers, text or booleans) throughout"
-        else:
-            what = f"has the type {values.dtype}, which cannot be read: convert it to float64, text or booleans"
-        raise DataError(f"column {name!r} {what}") from None
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
+        kind = values.dtype.categories.dtype if isinstance(values.dtype, pd.CategoricalDtype) else values.dtype
+        if isinstance(error, OverflowError):
+            raise DataError(f"column {name!r} holds integers beyond 64 bits: convert it to float64 or text") from None
+        if pd.api.types.is_object_dtype(kind):
+            raise DataError(
+                f"column {name!r} mixes types: give it one type (numbers, text or booleans) throughout"
+            ) from None
+        what = f"has the type {kind}, which cannot be read: convert it to float64, text or booleans"
+        refused = ColumnTypeError(f"column {name!r} {what}")
+        refused.column, refused.kind = name, str(kind)
+        raise refused from None
     return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
 
 
@@ -288,18 +296,22 @@ def open_source(
         return X
     if isinstance(X, (str, os.PathLike)):
         path = os.fspath(X)
+        if not path:
+            raise ConfigurationError("the path of the table is empty: name a file or a folder")
         names, found, files = open_files(path, types or {}, storage_options or {})
-        return Source(_unique(names), found, path.rstrip("/").rsplit("/", 1)[-1], files=files)
+        folder = path.removeprefix("file://")
+        folder = folder if os.path.isdir(folder) else ""
+        return Source(unique(names), found, path.rstrip("/").rsplit("/", 1)[-1], files=files, folder=folder)
     if isinstance(X, pd.Series):
         X = X.to_frame()
     if isinstance(X, pd.DataFrame):
-        names = _unique([str(c) for c in X.columns])
+        names = unique([str(c) for c in X.columns])
         pieces: tuple[Piece, ...] = tuple(FramePiece(X.iloc[a:b], names, ("", a)) for a, b in cuts(len(X)))
         return Source(names, pieces, n_rows=len(X), named=all(isinstance(c, str) for c in X.columns))
     if hasattr(X, "__arrow_c_stream__"):
         table = X if isinstance(X, pa.Table) else pa.RecordBatchReader.from_stream(X).read_all()
         pieces = tuple(ArrowPiece(table.slice(a, b - a), ("", a)) for a, b in cuts(table.num_rows))
-        return Source(_unique(table.column_names), pieces, n_rows=table.num_rows)
+        return Source(unique(table.column_names), pieces, n_rows=table.num_rows)
     array = as_array(X)
     if array.ndim != 2:
         raise ConfigurationError(f"Reshape your data to (n_rows, n_columns): it has {array.ndim} dimension(s)")
@@ -335,7 +347,8 @@ def with_columns(source: Source, **columns: Any) -> Source:
     return replace(source, columns=(*source.columns, *columns), pieces=pieces)
 
 
-def _unique(names: Sequence[str]) -> tuple[str, ...]:
+def unique(names: Sequence[str]) -> tuple[str, ...]:
+    """The names, refused where two are the same."""
     for name in names:
         if names.count(name) > 1:
             raise DataError(f"the table has two columns named {name!r}: rename one")

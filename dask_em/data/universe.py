@@ -84,10 +84,15 @@ def _nulls(array: pa.Array) -> pa.Array:
 
 
 def _parse(condition: str) -> ast.Expression:
+    text = condition.strip().replace("\n", " ")
     try:
-        return ast.parse(condition.strip().replace("\n", " "), mode="eval")
+        parsed = ast.parse(text, mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise _misunderstood(condition) from None
+    for node in ast.walk(parsed):
+        if isinstance(node, ast.Name):  # as it is written: Python takes some letters, as of µg, for others
+            node.id = ast.get_source_segment(text, node) or node.id
+    return parsed
 
 
 def _misunderstood(condition: str) -> ConfigurationError:

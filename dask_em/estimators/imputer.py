@@ -201,6 +201,8 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         ordered = ordered_levels(self.ordered)
         with open_executor(self.executor, lazy_table=is_dask_frame(X)) as executor:
             roles = roles_of(source, wanted, ordered, executor)
+            for name, why in roles.other if self.columns is not None else ():
+                raise DataError(f"column {name!r} cannot be modelled ({why}): leave it out of columns")
             design = replace(self._design(roles, names), weight=weight)
             if self.predictors:
                 design = self._with_predictors(design, roles, source, executor)
@@ -290,9 +292,9 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         if isinstance(self.model, BaseMixture) or self.model == "mixture":
             return False
         unordered = ", ".join(map(repr, roles.categories))
-        if self.model == "normal" and unordered:
+        if (self.model == "normal" or isinstance(self.model, MultivariateNormal)) and unordered:
             raise ConfigurationError(
-                f"a normal cannot take unordered categories ({unordered}): use model='mixture', or name their order"
+                f"a normal cannot take unordered categories ({unordered}): use model='mixture', name their order, or leave them out of columns"
             )
         return self.model is not None or not (roles.categories or self.n_components)
 
@@ -397,16 +399,16 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             raise ConfigurationError(
                 f"column {column!r} has no levels: name a categorical or ordered column of the model"
             )
-        columns = self.imputation_.schema.design.columns
+        columns, X = self.imputation_.schema.design.columns, self._named(X)
         if is_dask_frame(X):
             from dask_em.execution.frames import map_frame
 
             empty = pd.DataFrame(columns=[str(lv) for lv in self.imputation_.levels(column)], dtype=float)
             return map_frame(X, partial(probabilities_of_frame, self.imputation_, column, columns), empty)
-        source = open_source(self._named(X))
+        source = open_source(X)
         with open_executor(self.executor) as executor:
             parts = executor.map(source.pieces, partial(probabilities_of_piece, self.imputation_, column, columns))
-        values = np.concatenate(parts)
+        values = np.concatenate(parts) if parts else np.empty((0, len(self.imputation_.levels(column))))
         index = X.index if isinstance(X, pd.DataFrame) else None
         return pd.DataFrame(values, columns=list(self.imputation_.levels(column)), index=index)
 
@@ -428,17 +430,23 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         count = self._n_draws(m)
         named = self._named(X)
         source = to_source(named, None, None, None)[0]
-        index = X.index if isinstance(X, pd.DataFrame) else None
         if not source.pieces:
             raise DataError(f"{source.where} has no rows: give at least one row")
         with open_executor(self.executor, lazy_table=is_dask_frame(X)) as executor:
             types = types_for(self.imputation_, source, executor)
-            function = partial(statistic_of_draw, self.imputation_, source, types, index, statistic)
-            results = executor.map(list(range(count)), function)
+            table = named if isinstance(named, pd.DataFrame) else source
+            results = executor.map(
+                list(range(count)), partial(statistic_of_draw, self.imputation_, table, types, statistic)
+            )
         estimates, variances, rows = zip(*results)
-        first = np.asarray(estimates[0])
+        sizes = {np.shape(estimate) for estimate in estimates}
+        if len(sizes) > 1:
+            raise ConfigurationError(
+                "the statistic gives different numbers of estimates for different draws: let it give the same ones for every table"
+            )
         together = pd.DataFrame(list(estimates)) if isinstance(estimates[0], pd.Series) else np.array(estimates)
-        return pool(together, np.array([np.asarray(v) for v in variances]), n=rows[0], k=max(first.size, 1))
+        k = max(int(np.prod(sizes.pop())), 1)
+        return pool(together, np.array([np.asarray(v) for v in variances]), n=rows[0], k=k)
 
     def _n_draws(self, m: int | None) -> int:
         check_is_fitted(self)
@@ -453,8 +461,9 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return m
 
     def _named(self, X: Any) -> Any:
-        """X with the fitted names where it has none."""
+        """X with the fitted names where it has none, a series as a table of one column."""
         check_is_fitted(self)
+        X = X.to_frame() if getattr(X, "ndim", 2) == 1 and hasattr(X, "to_frame") else X
         names = column_names(X)
         if not has_names(X) and hasattr(self, "feature_names_in_"):
             if len(names) != self.n_features_in_:
@@ -472,6 +481,9 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     def _complete(self, X: Any, replicate: int | None) -> Any:
         named = self._named(X)
+        if getattr(X, "ndim", 2) == 1:
+            done = self._complete(named, replicate)
+            return done[done.columns[0]].rename(X.name)
         if is_dask_frame(X):
             from dask_em.execution.frames import map_numbered
 

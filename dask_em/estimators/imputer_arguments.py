@@ -47,7 +47,11 @@ def check_arguments(imputer: Any) -> None:
     check_prior(imputer.prior)
     key_columns(imputer.key)
     ordered_levels(imputer.ordered)
-    bounds_of(imputer.bounds)
+    for name, (low, high) in bounds_of(imputer.bounds):
+        if name in imputer.integer and np.ceil(low) > np.floor(high):
+            raise ConfigurationError(
+                f"no whole number is within the bounds of {name!r}: widen them, or leave it out of integer"
+            )
     for name, how in _mapping("transforms", imputer.transforms):
         if not _is_one_of(how, TRANSFORMS):
             raise ConfigurationError(f"transform of {name!r} must be one of {', '.join(TRANSFORMS)}")

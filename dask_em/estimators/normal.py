@@ -158,11 +158,12 @@ class MultivariateNormal(BaseEstimator):
 
     @property
     def patterns_(self) -> pd.DataFrame:
-        """The patterns: which columns are observed, and how many rows and how much weight have it; most frequent first."""
-        sums = self._sums
-        frame = pd.DataFrame(sums.observed, columns=list(self.fit_.schema.design.gaussian))
-        frame = frame.assign(rows=sums.rows, weight=sums.weight[:, 0])
-        return frame.sort_values(["rows"], ascending=False, kind="stable", ignore_index=True)
+        """The patterns: which columns are observed, and the rows and weight that have it (#rows and #weight beside columns of these names); most frequent first."""
+        sums, names = self._sums, self.fit_.schema.design.gaussian
+        found = {"rows": sums.rows, "weight": sums.weight[:, 0]}
+        frame = pd.DataFrame(sums.observed, columns=list(names))
+        frame = frame.assign(**{f"#{name}" if name in names else name: own for name, own in found.items()})
+        return frame.iloc[np.argsort(-sums.rows, kind="stable")].reset_index(drop=True)
 
     @cached_property
     def _information(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dask_em.data.columns import LABELS, WEIGHT
-from dask_em.data.sources import FramePiece, Partition, Source, as_array, open_source, with_columns
+from dask_em.data.sources import FramePiece, Partition, Source, as_array, open_source, unique, with_columns
 from dask_em.data.sources import renamed as renamed_source
 from dask_em.errors import ConfigurationError, DataError
 from dask_em.estimators.arguments import checked_labels, wrong_labels
@@ -71,7 +71,7 @@ def _dask_source(X: Any, columns: tuple[str, ...] | None, extra: dict[str, Any],
         if name == LABELS:
             values = map_frame(values, partial(_labels_of_part, n_labels), pd.Series(dtype=np.int64))
         frame = frame.assign(**{name: values})
-    names = tuple(str(c) for c in frame.columns)
+    names = unique([str(c) for c in frame.columns])
     if columns is not None:
         wanted = [c for c, name in zip(frame.columns, names) if name in columns or name in extra]
         frame, names = frame[wanted], tuple(str(c) for c in wanted)
@@ -118,7 +118,7 @@ def has_names(X: Any) -> bool:
 def column_names(X: Any) -> tuple[str, ...]:
     """Column names of any table; x0, x1, ... for arrays."""
     X = opened(X)
-    return X.columns if isinstance(X, Source) else tuple(str(c) for c in X.columns)
+    return X.columns if isinstance(X, Source) else unique([str(c) for c in X.columns])
 
 
 def renamed(X: Any, names: Sequence[str]) -> Any:

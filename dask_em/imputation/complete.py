@@ -58,7 +58,9 @@ def complete_pandas(frame: pd.DataFrame, cells: Mapping[str, Cells]) -> pd.DataF
     for name, own in cells.items():
         mask, values = _known(own)
         if mask.any():
-            out.isetitem(positions[name], _filled(frame.iloc[:, positions[name]], mask, values))
+            filled = _filled(frame.iloc[:, positions[name]], mask, values)
+            # As a series of its type: pandas would infer another for an array of objects.
+            out.isetitem(positions[name], pd.Series(filled, index=out.index, dtype=filled.dtype))
     return out
 
 
@@ -94,7 +96,7 @@ def _type_of(values: NDArray[Any]) -> pa.DataType:
 
 
 def _filled(column: pd.Series, mask: NDArray[np.bool_], values: NDArray[Any]) -> Any:
-    dtype = column.dtype
+    dtype: Any = column.dtype
     if isinstance(dtype, pd.SparseDtype):
         dense = np.array(column.array)
         dense[mask] = values
@@ -104,7 +106,11 @@ def _filled(column: pd.Series, mask: NDArray[np.bool_], values: NDArray[Any]) ->
         new = [level for level in dict.fromkeys(values.tolist()) if level not in dtype.categories]
         array = array.add_categories(new) if new else array
     try:
-        array[mask] = _of_objects(column, values) if pd.api.types.is_object_dtype(dtype) else _typed(values, dtype)
+        array[mask] = _of_objects(column, values) if dtype == np.dtype(object) else _typed(values, dtype)
+    except NotImplementedError:  # Arrow's views are read, not written
+        cells = np.array(pa.array(column.array).to_pylist(), dtype=object)
+        cells[mask] = values
+        return pd.array(cells, dtype=dtype)
     except (TypeError, ValueError):
         if column.notna().any():
             raise

@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dask_em.data.keys import row_keys
-from dask_em.data.sources import FramePiece, Source
+from dask_em.data.sources import FramePiece, Source, open_source
 from dask_em.errors import ConfigurationError
 from dask_em.execution.base import Executor
 from dask_em.imputation.complete import complete_arrow, complete_pandas
@@ -87,18 +87,19 @@ def probabilities_of_frame(
 
 def statistic_of_draw(
     model: ImputationModel,
-    source: Source,
+    table: pd.DataFrame | Source,
     types: dict[str, pa.DataType],
-    index: pd.Index | None,
     statistic: Callable[[pd.DataFrame], Any],
     i: int,
     replicate: int,
 ) -> tuple[Any, Any, int]:
     """Estimate and variance of a statistic of one completed table, and its rows."""
-    parts = [complete_piece(model, source.columns, types, replicate, i, piece) for piece in source.pieces]
-    frame = pa.concat_tables(parts, promote_options="permissive").to_pandas()
-    if index is not None:
-        frame.index = index
+    if isinstance(table, pd.DataFrame):
+        cells = [cells_of_piece(model, replicate, i, piece) for piece in open_source(table).pieces]
+        frame = complete_pandas(table, joined(cells))
+    else:
+        parts = [complete_piece(model, table.columns, types, replicate, i, piece) for piece in table.pieces]
+        frame = pa.concat_tables(parts, promote_options="permissive").to_pandas()
     found = statistic(frame)
     if hasattr(found, "params") and hasattr(found, "cov_params"):
         return found.params, found.cov_params(), len(frame)

@@ -9,6 +9,7 @@ Nothing here knows how the tables came about.
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,7 +70,7 @@ class Pooled:
 
     def interval(self, level: float = 0.95) -> tuple[Any, Any]:
         """The interval (low, high) that covers the quantity with this probability, for each coefficient by itself."""
-        if not 0 < level < 1:
+        if not 0 < _number("level", level) < 1:
             raise ConfigurationError("level must be between 0 and 1, such as 0.95")
         # Without degrees of freedom (all variance is between, in a small table) nothing is known: the limit of the t quantile.
         quantile = np.where(np.equal(self.df, 0), np.inf, stats.t.ppf(0.5 + level / 2, self.df))
@@ -96,7 +97,7 @@ class Pooled:
         DataError
             A variance is zero, or coefficients depend on each other linearly.
         """
-        estimate, target = np.atleast_1d(self.estimate), np.asarray(hypothesis, dtype=np.float64)
+        estimate, target = np.atleast_1d(self.estimate), _numbers(hypothesis, "the hypothesis")
         p = len(estimate)
         if target.shape not in ((), (p,)):
             raise ConfigurationError(f"the hypothesis has the shape {target.shape}: give one number or {p}")
@@ -176,8 +177,8 @@ def pool(estimates: Any, variances: Any, *, n: float | None = None, k: float | N
         fmi = np.where(np.isinf(r), 1.0, np.where(r > 0, (r + 2 / (df + 3)) / (r + 1), 0.0))
     if q.ndim == 1:
         one = None if getattr(estimates, "name", None) is None else (estimates.name,)
-        numbers = (float(estimate), float(within), float(between), float(total), float(r), float(df), float(fmi))
-        return Pooled(m, *numbers, one, complete)
+        own = (float(estimate), float(within), float(between), float(total), float(r), float(df), float(fmi))
+        return Pooled(m, *own, one, complete)
     return Pooled(m, estimate, within, between, total, r, df, fmi, _common_names(estimates, variances), complete)
 
 
@@ -196,9 +197,9 @@ def n_replicates_needed(fmi: float, cv: float = 0.05, *, pilot: int | None = Non
     -------
     m : 1 + (fmi / cv)² / 2, rounded up, at least 2 (von Hippel 2020, Sociological Methods & Research 49, 699-718)
     """
-    if not (0 <= fmi <= 1 and cv > 0):
+    if not (0 <= _number("fmi", fmi) <= 1 and _number("cv", cv) > 0):
         raise ConfigurationError("fmi must be from 0 to 1, and cv above 0")
-    if pilot is not None and not pilot >= 2:
+    if pilot is not None and not _number("pilot", pilot) >= 2:
         raise ConfigurationError("pilot, the replicates behind fmi, must be at least 2")
     if pilot is not None:
         fmi = float(expit(logit(fmi) + stats.norm.ppf(0.975) * np.sqrt(2 / pilot)))
@@ -206,7 +207,7 @@ def n_replicates_needed(fmi: float, cv: float = 0.05, *, pilot: int | None = Non
 
 
 def _complete_df(n: float | None, k: float | None) -> float:
-    complete = np.inf if n is None else float(n - (1 if k is None else k))
+    complete = np.inf if n is None else _number("n", n) - (1 if k is None else _number("k", k))
     if not complete > 0:
         raise ConfigurationError("n, the rows of the table, must be above k, the number of parameters")
     return complete
@@ -262,6 +263,12 @@ def _numbers(values: Any, what: str) -> Array:
         return np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):
         raise ConfigurationError(f"{what} must be numbers, equally many in every replicate") from None
+
+
+def _number(what: str, value: Any) -> float:
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        raise ConfigurationError(f"{what} must be a number")
+    return float(value)
 
 
 def _names(values: Any) -> tuple[Any, ...] | None:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from dask_em.data.columns import plain
 from dask_em.data.schema import Level
 from dask_em.data.sources import Source
-from dask_em.errors import DataError
+from dask_em.errors import ColumnTypeError, DataError
 from dask_em.execution.base import Executor
 
 
@@ -46,12 +46,17 @@ def roles_of(
     seen = _seen(source, columns, executor)
     for name in columns:
         if name not in seen:
+            if not any(executor.map(source.pieces, partial(count_rows, name))):
+                raise DataError("the table has no rows (0 sample(s)): give at least one row")
             raise DataError(f"column {name!r} has no observed cell: leave it out of the model")
     numbers, integers, categories, other, classes = [], [], [], [], dict(ordered)
-    for name, (kind, levels) in seen.items():
+    for name in columns:
+        kind, levels = seen[name]
         if name in ordered:
             continue
-        if pa.types.is_boolean(kind):
+        if isinstance(kind, str) or (pa.types.is_dictionary(kind) and not _are_levels(kind.value_type)):
+            other.append((name, f"the model has no place for its type, {kind}"))
+        elif pa.types.is_boolean(kind):
             classes[name] = (False, True)
         elif levels:
             classes[name] = levels
@@ -76,14 +81,16 @@ def types_of(
     """
     # A single part has nothing to learn from others.
     found = _seen(source, columns, executor) if len(source.pieces) > 1 else {}
-    return dict.fromkeys(integer, pa.int64()) | {name: kind for name, (kind, _) in found.items()}
+    return dict.fromkeys(integer, pa.int64()) | {
+        name: kind for name, (kind, _) in found.items() if isinstance(kind, pa.DataType)
+    }
 
 
 def _seen(
     source: Source, columns: Sequence[str], executor: Executor
-) -> dict[str, tuple[pa.DataType, tuple[Level, ...]]]:
-    """Type and ordered levels of each column, from the first piece in which it is not empty."""
-    seen: dict[str, tuple[pa.DataType, tuple[Level, ...]]] = {}
+) -> dict[str, tuple[pa.DataType | str, tuple[Level, ...]]]:
+    """Type and ordered levels of each column, from the first piece in which it is not empty; of a type that cannot be read its name."""
+    seen: dict[str, tuple[pa.DataType | str, tuple[Level, ...]]] = {}
     for piece in source.pieces:
         unknown = tuple(c for c in columns if c not in seen)
         if not unknown:
@@ -98,10 +105,27 @@ def as_level(value: Any) -> Any:
     return int(own) if isinstance(own, float) and own.is_integer() else own
 
 
-def _look(columns: tuple[str, ...], i: int, piece: Any) -> dict[str, tuple[pa.DataType, tuple[Level, ...]]]:
+def _are_levels(kind: pa.DataType) -> bool:
+    """Whether values of this type can be the levels of a category."""
+    text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    return bool(text or pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def count_rows(column: str, i: int, piece: Any) -> int:
+    """Rows of a piece, one column of which is read."""
+    return int(piece.read((column,)).num_rows)
+
+
+def _look(columns: tuple[str, ...], i: int, piece: Any) -> dict[str, tuple[pa.DataType | str, tuple[Level, ...]]]:
     """Type, and levels where they are ordered, of the columns that are not empty here."""
-    table = piece.read(columns)
-    out = {}
+    try:
+        table = piece.read(columns)
+    except ColumnTypeError as error:
+        if error.column not in columns:
+            raise
+        rest = tuple(name for name in columns if name != error.column)
+        return {error.column: (error.kind, ()), **_look(rest, i, piece)}
+    out: dict[str, tuple[pa.DataType | str, tuple[Level, ...]]] = {}
     for name in columns:
         column = table.column(name)
         if column.null_count < len(column) and not pa.types.is_null(column.type):

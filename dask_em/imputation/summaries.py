@@ -1,6 +1,6 @@
 """Means by group of completed tables, as sums that add up over rows: what is pooled in a report.
 
-The variance of a weighted mean is linearised: Σ w² (x - mean)² / (Σ w)², times n / (n - 1).
+The variance of a weighted mean is linearised: Σ w² (x - mean)² / (Σ w)², times n / (n - 1). It takes the moments of a column under the weights and under their squares.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from scipy.stats import t
 
 from dask_em.data.columns import missing_cells, numeric, plain
+from dask_em.data.profile import Moments
 from dask_em.errors import DataError
 from dask_em.imputation.model import Cells
 from dask_em.imputation.pooling import pool
@@ -35,27 +37,25 @@ Key = tuple[str | int, str | None, str]
 
 @dataclass(frozen=True)
 class GroupSums:
-    """Sums of n, w, wx, wxx, ww, wwx, wwxx by (which table, group, column).
+    """For each (which table, group, column) the moments under the weights and under their squares.
 
     Attributes
     ----------
     columns : numbers (or yes/no) whose means are wanted
     by : column of groups, or None for all rows together only
-    weight : column of row weights
-    shift : a typical value of each column, subtracted before squaring
+    weight : column of row weights; rows without weight are nobody
     """
 
     columns: tuple[str, ...]
     by: str | None
     weight: str | None
-    shift: tuple[float, ...]
-    sums: Mapping[Key, NDArray[np.float64]] = field(default_factory=dict)
+    sums: Mapping[Key, tuple[Moments, Moments]] = field(default_factory=dict)
 
     def __add__(self, other: GroupSums) -> GroupSums:
         sums = dict(self.sums)
         for key, own in other.sums.items():
-            sums[key] = sums[key] + own if key in sums else own
-        self._check(len({key[1] for key in sums}) - 1)
+            sums[key] = (sums[key][0] + own[0], sums[key][1] + own[1]) if key in sums else own
+        self._check(len({key[1] for key in sums} - {None}))
         return replace(self, sums=sums)
 
     def listwise(self, table: pa.Table, cells: Mapping[str, Cells]) -> GroupSums:
@@ -68,18 +68,19 @@ class GroupSums:
     def add(self, table: pa.Table, which: str | int) -> GroupSums:
         """With the rows of a table in which the column is there."""
         weight = np.ones(table.num_rows) if self.weight is None else numeric(table, self.weight)
-        sums = dict(self.sums)
+        found = dict[Key, tuple[Moments, Moments]]()
         groups = self._groups(table)
-        for name, shift in zip(self.columns, self.shift):
-            values = numeric(table, name) - shift
-            seen = ~missing_cells(table.column(name))
+        for name in self.columns:
+            values = numeric(table, name)
+            seen = ~missing_cells(table.column(name)) & (weight > 0)
             for label, members in groups.items():
                 own = seen & members
-                x, w = values[own], weight[own]
-                found = np.array([own.sum(), w.sum(), w @ x, w @ x**2, w @ w, w**2 @ x, w**2 @ x**2], dtype=np.float64)
-                key = (which, label, name)
-                sums[key] = sums[key] + found if key in sums else found
-        return replace(self, sums=sums)
+                if own.any():
+                    found[which, label, name] = (
+                        Moments.of(values[own], weight[own]),
+                        Moments.of(values[own], weight[own] ** 2),
+                    )
+        return self + replace(self, sums=found)
 
     def _groups(self, table: pa.Table) -> dict[str | None, NDArray[np.bool_]]:
         """Who belongs to each group; all rows are a group of their own, which no level can have the name of."""
@@ -103,13 +104,11 @@ class GroupSums:
         return ALL if group is None else f"{self.by}=all" if group == ALL else group
 
     def _mean(self, key: Key) -> tuple[float, float, int]:
-        """Mean, its variance, and the rows."""
-        n, w, wx, _, ww, wwx, wwxx = self.sums[key]
-        if n < 2 or not w > 0:
-            return np.nan, np.nan, int(n)
-        mean = wx / w
-        variance = (wwxx - 2 * mean * wwx + mean**2 * ww) / w**2 * n / (n - 1)
-        return mean + self.shift[self.columns.index(key[2])], max(float(variance), 0.0), int(n)
+        """Mean, its variance (none of one row), and the rows."""
+        own, squared = self.sums[key]
+        n = own.count
+        about_the_mean = squared.m2 + squared.weight * (squared.mean - own.mean) ** 2
+        return own.mean, about_the_mean / own.weight**2 * n / (n - 1) if n > 1 else np.nan, n
 
     def pooled(self, level: float = 0.95) -> pd.DataFrame:
         """Pooled means over the draws, and those of the complete rows only, with intervals."""
@@ -129,7 +128,7 @@ class GroupSums:
                 if (LISTWISE, group, name) in self.sums:
                     mean, variance, n = self._mean((LISTWISE, group, name))
                     if n > 1:
-                        reach = 1.959963984540054 * np.sqrt(variance)
+                        reach = t.ppf((1 + level) / 2, n - 1) * np.sqrt(variance)
                         rows.append(
                             _row(
                                 name,

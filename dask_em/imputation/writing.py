@@ -22,14 +22,14 @@ from numpy.typing import NDArray
 from dask_em.data.columns import plain
 from dask_em.data.digest import column_digest
 from dask_em.data.keys import KeySet, check_keys, row_keys
-from dask_em.data.sinks import ParquetSink, staged
+from dask_em.data.sinks import ParquetSink, check_apart, staged
 from dask_em.data.sources import Source, open_source
 from dask_em.errors import ConfigurationError, DataError, IntegrityError
 from dask_em.execution.base import Executor
-from dask_em.execution.choose import open_executor
+from dask_em.execution.choose import is_dask_frame, open_executor
 from dask_em.imputation.complete import complete_arrow
 from dask_em.imputation.model import ImputationModel
-from dask_em.imputation.roles import types_of
+from dask_em.imputation.roles import count_rows, types_of
 from dask_em.imputation.summaries import GroupSums
 
 DRAW, ROW = ".imp", ".id"
@@ -138,7 +138,12 @@ def write_imputed(
     if not hasattr(imputer, "imputation_"):
         raise DataError("the model is not an imputer: give the folder of a saved Imputer, or score tables with predict")
     m = imputer._n_draws(m) if m else 0
+    if is_dask_frame(X):
+        raise ConfigurationError(
+            "a Dask dataframe is completed by the imputer's transform and draw, lazily: write what they give, or give the path of its files"
+        )
     source = open_source(X, types=types)
+    check_apart(source.folder, output)
     with staged(output) as folder, open_executor(executor) as opened:
         written = write_pieces(imputer.imputation_, source, folder, opened, m=m, layout=layout)
     return {
@@ -168,12 +173,13 @@ def write_pieces(
     check_keys(source, model.key)
     if layout not in ("long", "folders"):
         raise ConfigurationError("layout must be 'long', all draws in one table, or 'folders', one for each")
-    if m and layout == "long":
-        for name in (DRAW, ROW):
-            if name in source.columns:
-                raise DataError(
-                    f"column {name!r} has a name that draws in long layout need: rename it, or give each draw a folder (layout='folders')"
-                )
+    taken, what, otherwise = {
+        "long": ((DRAW, ROW), "draws in long layout", "give each draw a folder (layout='folders')"),
+        "folders": (("imp",), "folders of draws", "write all draws into one table (layout='long')"),
+    }[layout]
+    for name in taken if m else ():
+        if name in source.columns:
+            raise DataError(f"column {name!r} has a name that {what} need: rename it, or {otherwise}")
     if not source.pieces:
         raise DataError(f"{source.where} has no rows: give at least one row")
     (folder / "mean").mkdir()
@@ -194,12 +200,8 @@ def write_pieces(
 
 def _positions(source: Source, executor: Executor) -> list[int]:
     """How many rows stand before each piece."""
-    counts = executor.map(source.pieces, partial(_count, source.columns[0]))
+    counts = executor.map(source.pieces, partial(count_rows, source.columns[0]))
     return np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(int).tolist()
-
-
-def _count(column: str, i: int, piece: Any) -> int:
-    return int(piece.read((column,)).num_rows)
 
 
 def _write_piece(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import uuid
 from collections.abc import Sequence
 from functools import reduce
 from operator import add
@@ -71,12 +72,25 @@ def test_text_is_not_a_number() -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [[datetime.date(2020, 1, 1), datetime.date(2020, 1, 2)], [True, False], pd.to_datetime(["2020", "2021"])]
+    "values",
+    [
+        [datetime.date(2020, 1, 1), datetime.date(2020, 1, 2)],
+        [True, False],
+        pd.to_datetime(["2020", "2021"]),
+        [b"\xff\x00", b"\xff\x01"],
+        pa.array([b"\xffab", b"\xffac"], pa.binary(3)),
+        pa.array([uuid.UUID(int=255 << 120).bytes, uuid.UUID(int=1).bytes], pa.uuid()),
+    ],
+    ids=["dates", "yes/no", "moments", "bytes", "bytes of one size", "uuid"],
 )
 def test_other_kinds_of_keys(values: Any) -> None:
     found = words(values)
     assert len(set(found.tolist())) == 2
     assert (found[::-1] == words(values[::-1])).all()
+
+
+def test_bytes_are_the_text_that_they_spell() -> None:
+    assert (words([own.encode() for own in TEXT]) == words(TEXT)).all()
 
 
 def test_all_key_columns_and_their_order_count() -> None:
@@ -114,7 +128,10 @@ def test_missing_key_cells_are_refused(name: str) -> None:
         row_keys(pa.table({"id": MISSING[name]}), ("id",), HERE)
 
 
-@pytest.mark.parametrize("values", [[1.0, 2.0], [float("nan"), 2.0], [[1], [2]], [{"a": 1}, {"a": 2}]], ids=str)
+SPANS = pa.array([(1, 2, 3)] * 2, pa.month_day_nano_interval())
+
+
+@pytest.mark.parametrize("values", [[1.0, 2.0], [float("nan"), 2.0], [[1], [2]], [{"a": 1}, {"a": 2}], SPANS], ids=str)
 def test_floats_and_nested_cells_are_no_keys(values: Any) -> None:
     with pytest.raises(DataError, match=r"key column 'id' has the type .*: use integers, text or dates"):
         words(values)

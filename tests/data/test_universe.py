@@ -84,6 +84,13 @@ def test_conditions_are_those_of_pandas(condition: str) -> None:
     assert told(condition) == expected.tolist(), condition
 
 
+@pytest.mark.parametrize("name", ["µg", "ﬁne", "été", "alter"])
+def test_names_are_read_as_they_are_written(name: str) -> None:
+    """Python takes µ (micro sign) for μ (the letter) in its own names."""
+    assert columns_of(f"not {name} > 2 and (été in [1] or {name} == 3)")[0] == name
+    assert told(f"{name} > 1 and 3 > {name}", pa.table({name: [1, 2, 3]})) == [False, True, False]
+
+
 @pytest.mark.parametrize("how", ["<", "<=", "==", "!=", ">=", ">"])
 def test_every_comparison_at_its_boundary(how: str) -> None:
     table = pa.table({"x": [1, 2, 3], "name": ["a", "b", "c"]})

@@ -182,6 +182,17 @@ ARGUMENT_CASES: dict[str, Case] = {
     "no iterations": Case(ConfigurationError, "max_iter", gaussian(max_iter=0), numbers),
     "no starts": Case(ConfigurationError, "n_init", gaussian(n_init=0), numbers),
     "unknown init": Case(ConfigurationError, "init", gaussian(init="magic"), numbers),
+    "known as a list": Case(
+        ConfigurationError, "known", lambda: MixtureModel(2, gaussian=["spend"], known=["k"]), numbers
+    ),
+    "known as a number": Case(
+        ConfigurationError, "known", lambda: MixtureModel(2, gaussian=["spend"], known=3), numbers
+    ),
+    "binomial as a number": Case(ConfigurationError, "binomial", lambda: MixtureModel(2, binomial=3), numbers),
+    "transforms as a number": Case(
+        ConfigurationError, "transforms", lambda: MixtureModel(2, gaussian=["spend"], transforms=3), numbers
+    ),
+    "compress as an array": Case(ConfigurationError, "compress", gaussian(compress=np.ones(2)), numbers),
     "unknown executor": Case(ConfigurationError, "executor", gaussian(executor=3.5), numbers),
     "too few labels": Case(EITHER, "init|label", gaussian(init=LABELS[:-1]), numbers),
     "a label of no component": Case(EITHER, "init|label", gaussian(init=LABELS * 2), numbers),

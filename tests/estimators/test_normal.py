@@ -324,6 +324,13 @@ def test_patterns_are_those_of_the_table() -> None:
     pd.testing.assert_series_equal(own, totals.sort_index(), check_exact=False, rtol=1e-12)
 
 
+def test_patterns_of_columns_called_rows_and_weight() -> None:
+    X = holes(300, d=2).set_axis(["rows", "weight"], axis=1)
+    patterns = MultivariateNormal().fit(X).patterns_
+    assert patterns.set_index(["rows", "weight"])["#rows"].to_dict() == X.notna().value_counts().to_dict()
+    assert (patterns["#weight"] == patterns["#rows"]).all()
+
+
 # --- what must not matter ----------------------------------------------------------------------------------------
 
 

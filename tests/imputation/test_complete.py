@@ -105,6 +105,20 @@ def test_columns_of_objects_keep_their_objects(cells: list[Any], kind: type) -> 
             assert {v.as_tuple().exponent for v in done["y"]} == {-2}
 
 
+@pytest.mark.parametrize("dtype", [object, "str", pd.ArrowDtype(pa.string()), pd.ArrowDtype(pa.string_view())], ids=str)
+def test_text_keeps_its_type_and_what_stands_for_missing(dtype: Any) -> None:
+    """A table with a question that was not asked keeps its own None or NaN there."""
+    cells = pd.Series(["a", "b", None, "a"] * 50, dtype=dtype)
+    table = pair(cells).assign(asked=np.arange(200) < 150)
+    imputer = Imputer(columns=["x", "y"], universe={"y": "asked"}, n_components=1, n_replicates=2, random_state=0)
+    for done in (imputer.fit(table).transform(table), *imputer.draw(table)):
+        assert done["y"].dtype == table["y"].dtype
+        assert done["y"][:150].notna().all()
+        assert type(done["y"].iloc[150]) is type(cells.iloc[150])
+        own, given = done["y"].tolist()[150:], cells.tolist()[150:]
+        assert [None if pd.isna(cell) else cell for cell in own] == [None if pd.isna(cell) else cell for cell in given]
+
+
 def test_sparse_columns_stay_sparse() -> None:
     cells = np.where(np.arange(200) % 3 == 0, np.nan, np.arange(200.0))
     table = pair(pd.arrays.SparseArray(cells))

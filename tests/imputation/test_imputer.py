@@ -20,6 +20,7 @@ import dask_em.data.gather
 from bench.coverage import covered
 from dask_em import GaussianMixture, Imputer, MixtureModel, MultivariateNormal, load, save
 from dask_em.errors import ConfigurationError, DataError
+from dask_em.execution.local import LocalExecutor
 from tests.estimators.normal_data import CHOLESTEROL
 
 LEVELS = ["none", "school", "college", "university"]
@@ -311,6 +312,94 @@ def test_a_statistic_finds_the_index_of_the_table() -> None:
     assert imputer.pooled(weighted, table).estimate == pytest.approx(np.average(table["x"], weights=weight))
 
 
+def test_a_statistic_gets_the_table_that_is_drawn() -> None:
+    """Whatever stands beside what is modelled, and whatever columns are called."""
+    table = _pair().assign(
+        c=lambda own: pd.cut(own["x"], 3),
+        m=np.resize(np.array([1, "a"], dtype=object), 500),
+        n=np.resize([2**70, None], 500),
+        i=pd.array(np.resize([1, 2], 500), dtype="Int8"),
+    )
+    table.columns = pd.Index([0, *table.columns[1:]], dtype=object)
+    imputer = Imputer("normal", columns=["0", "y"], n_replicates=2, random_state=0).fit(table)
+    seen: list[pd.DataFrame] = []
+
+    def first(frame: pd.DataFrame) -> tuple[float, float]:
+        seen.append(frame)
+        return float(frame[0].mean()), 0.01
+
+    def total(frame: pd.DataFrame) -> float:
+        return float(frame["y"].sum())
+
+    imputer.pooled(first, table)
+    for drawn, own in zip(sorted(imputer.draw(table), key=total), sorted(seen, key=total), strict=True):
+        pd.testing.assert_frame_equal(own, drawn)
+
+
+def test_a_statistic_gives_the_same_estimates_for_every_draw() -> None:
+    table, sizes = _pair(), iter(range(1, 9))
+    imputer = Imputer("normal", n_replicates=2, random_state=0, executor=LocalExecutor(1)).fit(table)
+
+    def another(frame: pd.DataFrame) -> tuple[Any, Any]:
+        n = next(sizes)
+        return np.ones(n), np.ones(n)
+
+    with pytest.raises(ConfigurationError, match="different numbers of estimates for different draws"):
+        imputer.pooled(another, table)
+
+
+def test_a_series_comes_back_as_a_series() -> None:
+    y = _pair()["y"]
+    imputer = Imputer(n_replicates=2, random_state=0).fit(y)
+    for done in (imputer.transform(y), *imputer.draw(y)):
+        assert (done.name, done.dtype, done.isna().sum()) == ("y", y.dtype, 0)
+    levels = pd.Series(np.resize(["a", "b", "b", None], 500), index=np.arange(500)[::-1], name="c")
+    imputer_of_levels = Imputer(n_components=1, n_replicates=0).fit(levels)
+    found = imputer_of_levels.predict_proba(levels, "c")
+    assert found.index.equals(levels.index)
+    assert imputer_of_levels.predict_proba(dd.from_pandas(levels, npartitions=3), "c").compute().shape == (500, 2)
+    lazy = imputer.transform(dd.from_pandas(y, npartitions=3))
+    pd.testing.assert_series_equal(lazy.compute(), imputer.transform(y))
+
+
+def test_columns_that_no_model_takes_are_handed_through() -> None:
+    table = _pair().assign(
+        c=lambda own: pd.cut(own["x"], 3),
+        day=pd.Categorical(np.resize(pd.to_datetime(["2026-01-01", "2026-01-02"]), 500), ordered=True),
+    )
+    imputer = Imputer(n_replicates=0).fit(table)
+    assert [name for name, _ in imputer.roles_.other] == ["c", "day"]
+    assert "interval" in imputer.roles_.other[0][1]
+    pd.testing.assert_frame_equal(imputer.transform(table).drop(columns="y"), table.drop(columns="y"))
+    lazy = dd.from_pandas(table, npartitions=3)
+    pd.testing.assert_frame_equal(
+        imputer.fit(lazy).transform(lazy).compute().drop(columns="y"), table.drop(columns="y")
+    )
+
+
+@pytest.mark.parametrize("at", [0, 499])
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_column_that_mixes_types_is_refused_wherever_it_does(at: int, lazy: bool) -> None:
+    table = _pair().astype({"y": object})
+    table.loc[at, "y"] = "five"
+    as_it_is = dask.config.set({"dataframe.convert-string": False})
+    with as_it_is, pytest.raises(DataError, match="column 'y' mixes types"):
+        Imputer(n_replicates=0).fit(dd.from_pandas(table, npartitions=2) if lazy else table)
+
+
+def test_tables_without_rows_are_said_to_have_none(tmp_path: Path) -> None:
+    none = _pair().head(0)
+    none.to_parquet(tmp_path / "none.parquet")
+    for given in (none, pa.Table.from_pandas(none), tmp_path / "none.parquet", dd.from_pandas(none, npartitions=1)):
+        with pytest.raises(DataError, match="the table has no rows"):
+            Imputer().fit(given)
+
+
+def test_no_rows_have_no_probabilities(mixture: Imputer) -> None:
+    found = mixture.predict_proba(survey(unordered=True)[0].head(0), "town")
+    assert found.shape == (0, len(mixture.imputation_.levels("town")))
+
+
 def test_yes_and_no_as_numbers_stay_so_where_they_are_named_ordered() -> None:
     table = _pair()
     table["yes"] = pd.array((table["x"] > 0).astype(int), dtype="Int64")
@@ -449,6 +538,18 @@ def test_an_estimator_is_taken_as_it_is(model: Any) -> None:
         ({}, {"transforms": {"y": "log"}}, DataError, r"column 'y' holds values of 0 or less"),
         ({"k": True}, {}, DataError, r"column 'k' has one level only"),
         ({"k": 1}, {"key": "k"}, DataError, r"the key 'k' is not unique"),
+        (
+            {"y": np.r_[np.full(250, 1e-300), np.full(250, 3e-300)]},
+            {},
+            DataError,
+            r"'y' holds values too small to square",
+        ),
+        (
+            {"y": np.r_[np.full(250, 1e300), np.full(250, 3e300)]},
+            {},
+            DataError,
+            r"'y' holds values too large to square",
+        ),
         ({}, {"key": "nobody"}, DataError, r"'nobody' is not in"),
         ({}, {"columns": ["x", "yy"]}, DataError, r"'yy' is not in .*did you mean 'y'"),
         ({}, {"universe": {"y": "x.max() > 3"}}, ConfigurationError, r"is not understood"),

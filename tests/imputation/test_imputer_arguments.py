@@ -95,11 +95,24 @@ def test_rows_of_weight_zero_are_as_if_they_were_not_there() -> None:
         ({"ordered": {"o": [0.5, 1.5]}}, r"levels of 'o' that are all text"),
         ({"ordered": {"o": ["p", "q"]}, "columns": ["x", "o"]}, r"ordered leaves out 1 level\(s\) of column 'o'"),
         ({"ordered": {"o": [0, 1]}, "columns": ["x", "o"]}, r"the levels of 'o' as whole numbers, .* holds text"),
+        ({"model": MultivariateNormal()}, r"a normal cannot take unordered categories \('c'\)"),
+        (
+            {"columns": ["x", "d"]},
+            r"column 'd' cannot be modelled \(the model has no place for its type, .*\): leave it out",
+        ),
+        ({"columns": ["x", "m"]}, r"column 'm' mixes types: give it one type"),
+        ({"integer": ["y"], "bounds": {"y": (0.2, 0.9)}}, r"no whole number is within the bounds of 'y'"),
         ({"ordered": {"oo": ["p"]}}, r"ordered names 'oo', which is not in the table; did you mean 'o'"),
     ],
 )
 def test_what_cannot_be_meant_is_one_sentence(settings: dict[str, Any], says: str) -> None:
-    table = pair().assign(c=np.resize(["a", "b"], 300), o=pd.Categorical(np.resize(["p", "q", "r"], 300), ordered=True))
+    table = pair().assign(
+        c=np.resize(["a", "b"], 300),
+        o=pd.Categorical(np.resize(["p", "q", "r"], 300), ordered=True),
+        d=pd.Timestamp("2026-01-01"),
+    )
+    if "m" in settings.get("columns", ()):
+        table["m"] = np.resize(np.array([1, "a"], dtype=object), 300)
     with pytest.raises((ConfigurationError, DataError), match=says) as caught:
         Imputer(**{"n_replicates": 2, "random_state": 0} | settings).fit(table)
     assert "\n" not in str(caught.value)

@@ -288,6 +288,8 @@ SKEW = np.array([[1.0, 0.5], [0.4, 1.0]])
         ([[1.0, 2.0], [3.0]], [[1.0, 2.0], [3.0]], {}, ConfigurationError, "equally many"),
         (Q, U, {"n": 5, "k": 5}, ConfigurationError, "above k"),
         (Q, U, {"n": np.nan}, ConfigurationError, "above k"),
+        (Q, U, {"n": "many"}, ConfigurationError, "n must be a number"),
+        (Q, U, {"n": 9, "k": [1]}, ConfigurationError, "k must be a number"),
         ([1.0, np.nan], [1.0, 1.0], {}, DataError, "finite"),
         ([1.0, 2.0], [1.0, np.inf], {}, DataError, "finite"),
         ([1.0, 2.0], [1.0, -1.0], {}, DataError, "negative"),
@@ -320,6 +322,10 @@ def test_what_cannot_be_tested_is_refused() -> None:
             pool(q, [within] * len(q)).test()
     with pytest.raises(DataError, match="without variance"):
         pool([1.0, 1.0], [0.0, 0.0]).test()
+    with pytest.raises(ConfigurationError, match="the hypothesis must be numbers"):
+        pool(q, u).test("none")
+    with pytest.raises(ConfigurationError, match="level must be a number"):
+        pool(q, u).interval("wide")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("level", [0, 1, 95, np.nan])
@@ -357,7 +363,18 @@ def test_as_many_as_needed_repeat_the_standard_error() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"fmi": 1.2}, {"fmi": -0.1}, {"fmi": np.nan}, {"cv": 0}, {"cv": np.nan}, {"pilot": 1}, {"pilot": 0}]
+    "options",
+    [
+        {"fmi": 1.2},
+        {"fmi": -0.1},
+        {"fmi": np.nan},
+        {"cv": 0},
+        {"cv": np.nan},
+        {"pilot": 1},
+        {"pilot": 0},
+        {"fmi": "high"},
+        {"pilot": "2"},
+    ],
 )
 def test_replicates_needed_refuses(options: dict) -> None:
     with pytest.raises(ConfigurationError):

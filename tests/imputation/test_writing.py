@@ -7,6 +7,7 @@ import decimal
 from pathlib import Path
 from typing import Any
 
+import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -15,13 +16,14 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from scipy.stats import ttest_1samp
 
 import dask_em.imputation.writing as writing
 from dask_em import Imputer, save
 from dask_em.cli import em
 from dask_em.data.digest import column_digest
 from dask_em.errors import ConfigurationError, DataError, IntegrityError, OutputError
-from dask_em.imputation.summaries import GroupSums
+from dask_em.imputation.summaries import LISTWISE, GroupSums
 from dask_em.imputation.writing import write_imputed
 
 N = 1500
@@ -189,19 +191,39 @@ def test_repeated_keys_and_outputs_in_use(imputer: Imputer, tmp_path: Path) -> N
         write_imputed(imputer, table(), tmp_path / "full")
 
 
-def test_means_by_group_are_those_of_pandas() -> None:
+@pytest.mark.parametrize("far", [0.0, 1.7e9])
+def test_means_by_group_are_those_of_pandas(far: float) -> None:
     frame = table().to_pandas()[["y", "town"]].assign(w=np.random.default_rng(0).uniform(0.5, 2, N))
+    frame["y"] += far
     arrow = pa.Table.from_pandas(frame, preserve_index=False)
-    empty = GroupSums(("y",), "town", "w", (10.0,))
+    empty = GroupSums(("y",), "town", "w")
     whole = empty.add(arrow, 0)
     parts = empty.add(arrow.slice(0, 400), 0) + empty.add(arrow.slice(400), 0)
     for town, own in [(None, frame), *frame.groupby("town", observed=True)]:
         seen = own.dropna(subset="y")
-        mean = np.average(seen["y"], weights=seen["w"])
+        mean = far + np.average(seen["y"] - far, weights=seen["w"])
         n = len(seen)
         variance = (seen["w"] ** 2 * (seen["y"] - mean) ** 2).sum() / seen["w"].sum() ** 2 * n / (n - 1)
         for sums in (whole, parts):
             assert sums._mean((0, town, "y")) == (pytest.approx(mean), pytest.approx(variance, rel=1e-6), n)
+
+
+def test_rows_without_weight_are_nobody() -> None:
+    """Else a group of one person and many such rows would be published."""
+    rows = pa.table({"y": [1.0, 2.0, 4.0, 9.0], "g": ["a", "b", "b", "b"], "w": [1.0, 0.0, 1.0, 2.0]})
+    found = GroupSums(("y",), "g", "w").add(rows, LISTWISE).pooled().set_index("group")
+    assert found["rows"].to_dict() == {"all": 3, "b": 2}
+    kept = GroupSums(("y",), "g", "w").add(rows.filter(pa.array(rows["w"].to_numpy() > 0)), LISTWISE).pooled()
+    pd.testing.assert_frame_equal(found.reset_index(), kept, check_like=True)
+    assert GroupSums(("y",), "g", "w").add(rows.slice(1, 1), LISTWISE).pooled().empty
+
+
+@pytest.mark.parametrize("level", [0.9, 0.95])
+def test_intervals_of_few_complete_rows_are_those_of_student(level: float) -> None:
+    y = np.array([3.0, 1.0, 4.0, 1.5])
+    found = GroupSums(("y",), None, None).add(pa.table({"y": y}), LISTWISE).pooled(level).iloc[0]
+    known = ttest_1samp(y, 0.0).confidence_interval(level)
+    assert (found["low"], found["high"]) == pytest.approx((known.low, known.high))
 
 
 @pytest.mark.parametrize("column", [".imp", ".id"])
@@ -214,6 +236,35 @@ def test_draws_may_be_given_back(column: str, imputer: Imputer, tmp_path: Path) 
     write_imputed(imputer, again, tmp_path / "folders", m=1, layout="folders")
     for done in (pq.read_table(tmp_path / "mean" / "mean"), pq.read_table(tmp_path / "folders" / "draws" / "imp=1")):
         assert done.column(column).to_pylist() == list(range(N))
+
+
+def test_what_parquet_does_not_have_is_named(imputer: Imputer, tmp_path: Path) -> None:
+    again = table().append_column("span", pa.array([(1, 2, 3)] * N, pa.month_day_nano_interval()))
+    with pytest.raises(
+        DataError, match="column 'span' has the type month_day_nano_interval, which Parquet files do not"
+    ):
+        write_imputed(imputer, again, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_output_among_the_files_of_the_table(imputer: Imputer, tmp_path: Path) -> None:
+    pq.write_table(table(), tmp_path / "part.parquet")
+    with pytest.raises(OutputError, match="is inside the folder of the table"):
+        write_imputed(imputer, tmp_path, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["part.parquet"]
+
+
+def test_a_lazy_table_is_sent_where_it_stays_lazy(imputer: Imputer, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="a Dask dataframe is completed by the imputer's transform and draw"):
+        write_imputed(imputer, dd.from_pandas(table().to_pandas(), npartitions=2), tmp_path / "out")
+
+
+def test_folders_of_draws_need_their_name(imputer: Imputer, tmp_path: Path) -> None:
+    again = table().append_column("imp", pa.array(np.arange(N)))
+    with pytest.raises(DataError, match="column 'imp' has a name that folders of draws need: rename it, or write all"):
+        write_imputed(imputer, again, tmp_path / "out", m=2, layout="folders")
+    assert not (tmp_path / "out").exists()
+    write_imputed(imputer, again, tmp_path / "long", m=1)
 
 
 def test_no_fewer_draws_than_none(tmp_path: Path) -> None:
@@ -269,14 +320,14 @@ def test_cells_of_an_empty_column_that_were_not_asked_stay_empty(tmp_path: Path)
 
 def test_a_group_may_be_called_as_all_rows_are() -> None:
     rows = pa.table({"y": [1.0, 3.0, 10.0, 20.0, 30.0], "g": ["all", "all", "b", "b", "b"]})
-    found = GroupSums(("y",), "g", None, (0.0,)).add(rows, "listwise").pooled().set_index("group")
+    found = GroupSums(("y",), "g", None).add(rows, "listwise").pooled().set_index("group")
     assert found["rows"].to_dict() == {"all": 5, "b": 3, "g=all": 2}
     assert found["estimate"].to_dict() == pytest.approx({"all": 12.8, "b": 20.0, "g=all": 2.0})
 
 
 def test_a_number_makes_no_groups() -> None:
     rows = pa.table({"y": np.arange(1200.0), "g": np.arange(1200.0)})
-    empty = GroupSums(("y",), "g", None, (0.0,))
+    empty = GroupSums(("y",), "g", None)
     with pytest.raises(DataError, match="column 'g' has more than 1000 groups"):
         empty.add(rows, 0)
     with pytest.raises(DataError, match="column 'g' has more than 1000 groups"):
@@ -285,7 +336,7 @@ def test_a_number_makes_no_groups() -> None:
 
 def test_pooled_means_stand_beside_the_complete_rows() -> None:
     frame = pa.table({"y": np.arange(100.0)})
-    sums = GroupSums(("y",), None, None, (0.0,))
+    sums = GroupSums(("y",), None, None)
     for i in range(3):
         sums = sums.add(pa.table({"y": np.arange(100.0) + i}), i)
     found = sums.add(frame, "listwise").pooled().set_index("method")

@@ -57,10 +57,9 @@ def survey() -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> ImputationFindings:
     frame = survey()
-    columns = [name for name in frame.columns if name not in ("id", "region")]
     imputer = Imputer(
         key="id",
-        columns=columns,
+        predictors=["region"],
         transforms={HOSTILE: "log"},
         universe={"hours": "age < 70"},
         delta={"hours": 1.0},
@@ -68,7 +67,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> ImputationFindings:
         random_state=0,
     ).fit(frame)
     source, model = open_source(frame), imputer.imputation_
-    sums = GroupSums((HOSTILE, "hours"), "region", None, (20000.0, 40.0))
+    sums = GroupSums((HOSTILE, "hours"), "region", None)
     with open_executor(None) as executor:
         taken = sample_of(source, model, executor)
         diagnosis = diagnose(source, model, taken, executor)

@@ -150,7 +150,7 @@ def test_means_of_small_groups_are_left_out_with_a_second_group(groups: dict[str
     n = sum(groups.values())
     rng = np.random.default_rng(0)
     table = pa.table({"y": rng.normal(size=n), "g": np.repeat(list(groups), list(groups.values()))})
-    empty = GroupSums(("y",), "g", None, (0.0,))
+    empty = GroupSums(("y",), "g", None)
     pooled = (empty.add(table, 0) + empty.add(table, 1)).pooled()
     found = published.means(pooled, 10)
     assert set(found["group"]) == left | {"all"}

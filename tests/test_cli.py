@@ -300,6 +300,20 @@ def test_no_signal_is_lost_where_python_drops_what_is_raised(finished, number, c
 @pytest.mark.parametrize(
     ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
+def test_a_signal_that_arrives_just_before_a_wait_ends_it(finished, number, code, word):
+    """Python looks for signals between calls of its own, and once a wait is interrupted: nothing here runs between the two calls."""
+    body = f"""
+    import ctypes, functools, operator, time
+    def run(config, *, progress, manner):
+        arrives = functools.partial(getattr(ctypes.CDLL(None), "raise"), {int(number)})
+        list(map(operator.call, [arrives, functools.partial(time.sleep, 600)]))
+    """
+    assert finished("run", "coins.yaml", body=body)[::2] == (code, f"dask-em: error: {word}\n")
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
 def test_a_signal_waits_until_a_module_is_imported(finished, number, code, word, tmp_path):
     """Compiled modules make another error of what is raised in them, and may abort at the end."""
     (tmp_path / "slow.py").write_text(

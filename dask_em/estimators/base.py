@@ -5,7 +5,6 @@ from __future__ import annotations
 import numbers
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from copy import copy
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, DensityMixin
+from sklearn.base import DensityMixin
 from sklearn.utils.validation import check_is_fitted
 
 from dask_em import fitting, specification
@@ -27,6 +26,7 @@ from dask_em.em import seeding
 from dask_em.em.loop import Candidate, Progress
 from dask_em.errors import ConfigurationError, DataError
 from dask_em.estimators.arguments import checked_number, given_array, seed_of
+from dask_em.estimators.estimator import Estimator
 from dask_em.estimators.tables import (
     column_names,
     has_names,
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from dask_em.inference import StandardErrors
 
 
-class BaseMixture(DensityMixin, BaseEstimator):
+class BaseMixture(DensityMixin, Estimator):
     """A mixture model with scikit-learn's interface. Use one of its subclasses.
 
     Subclasses say which columns are what (`_design`) and where EM starts when values are given (`_given_parts`).
@@ -62,7 +62,6 @@ class BaseMixture(DensityMixin, BaseEstimator):
     init: Any
     compress: Any
     random_state: Any
-    executor: Any
     weights_init: Any
 
     def _keep(self, given: dict[str, Any]) -> None:
@@ -199,11 +198,7 @@ class BaseMixture(DensityMixin, BaseEstimator):
             raise ConfigurationError(
                 f"the table has 0 feature(s) (shape=({n}, 0)) while a minimum of 1 is required: add columns"
             )
-        self.n_features_in_ = len(names)
-        if has_names(X) or numbered:
-            self.feature_names_in_ = np.array(names, dtype=object)
-        elif hasattr(self, "feature_names_in_"):
-            del self.feature_names_in_
+        self._keep_names(names, named=has_names(X) or numbered)
         return names
 
     def _named(self, X: Any) -> Any:
@@ -301,20 +296,10 @@ class BaseMixture(DensityMixin, BaseEstimator):
         from dask_em.report.text import describe
 
         check_is_fitted(self)
-        return describe(self, getattr(self, "errors_", None) if errors is None else errors)
+        return describe(self, self._errors(errors))
 
-    def _repr_html_inner(self) -> str:
-        """The summary for a notebook; scikit-learn's picture of the settings before there is one."""
-        from dask_em.report.html import html_of
-
-        if not self.__sklearn_is_fitted__():
-            return str(super()._repr_html_inner())
-        return html_of(self, getattr(self, "errors_", None))
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
-        from dask_em.report.html import bundle_of
-
-        return bundle_of(self) if self.__sklearn_is_fitted__() else dict(super()._repr_mimebundle_(**kwargs))
+    def _errors(self, given: Any) -> Any:
+        return getattr(self, "errors_", None) if given is None else given
 
     # ---- scoring ---------------------------------------------------------------------------------------------------
 
@@ -468,27 +453,6 @@ class BaseMixture(DensityMixin, BaseEstimator):
             return score_lazily(named, own, columns, names)
         with open_executor(self.executor) as executor:
             return score_rows(named, own, columns, executor)
-
-    def __sklearn_clone__(self) -> Any:
-        """An unfitted copy of the settings; a client is a connection, which is shared."""
-        bare = copy(self)
-        bare.executor = None
-        twin: Any = super(BaseMixture, bare).__sklearn_clone__()
-        twin.executor = self.executor
-        return twin
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What is pickled: a connection is left out, an address is not."""
-        state: dict[str, Any] = super().__getstate__()
-        return state if isinstance(self.executor, str) else {**state, "executor": None}
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        return tags
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "model_")
 
 
 def _predict(model: FittedMixture, table: pa.Table) -> NDArray[np.int64]:

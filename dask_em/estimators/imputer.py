@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
+from sklearn.base import OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from dask_em import fitting, normal_fitting, specification
@@ -28,6 +28,7 @@ from dask_em.em.stopping import Verdict
 from dask_em.errors import ConfigurationError, DataError
 from dask_em.estimators.arguments import checked_number, seed_of
 from dask_em.estimators.base import BaseMixture
+from dask_em.estimators.estimator import Estimator
 from dask_em.estimators.imputer_arguments import (
     bounds_of,
     check_arguments,
@@ -63,7 +64,7 @@ N_COMPONENTS = (1, 2, 3, 4, 5, 6)
 """Numbers of components among which BIC chooses where none is given."""
 
 
-class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+class Imputer(OneToOneFeatureMixin, TransformerMixin, Estimator):
     """Fill missing cells by what the observed ones say: their expected values, or draws for multiple imputation.
 
     Parameters
@@ -223,13 +224,9 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             self._fit(source, design, seen.profile, bootstrap, roles, executor, on_progress)
         self.profile_ = seen.profile
         self.roles_ = roles
-        self.n_features_in_ = len(names)
+        self._keep_names(names, named=has_names(X))
         self.n_rows_ = seen.profile.rows
         self.sum_of_weights_ = seen.profile.weight
-        if has_names(X):
-            self.feature_names_in_ = np.array(names, dtype=object)
-        elif hasattr(self, "feature_names_in_"):
-            del self.feature_names_in_
         return self
 
     def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
@@ -515,22 +512,6 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
         check_is_fitted(self)
         return describe(self, errors)
-
-    def _repr_html_inner(self) -> str:
-        """The summary for a notebook; scikit-learn's picture of the settings before there is one."""
-        from dask_em.report.html import html_of
-
-        return html_of(self) if self.__sklearn_is_fitted__() else str(super()._repr_html_inner())
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
-        from dask_em.report.html import bundle_of
-
-        return bundle_of(self) if self.__sklearn_is_fitted__() else dict(super()._repr_mimebundle_(**kwargs))
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        return tags
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "imputation_")

@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import chi2
-from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from dask_em import normal_fitting
 from dask_em.data.schema import Design
 from dask_em.errors import ConfigurationError, DataError
 from dask_em.estimators.arguments import checked_number
+from dask_em.estimators.estimator import Estimator
 from dask_em.estimators.tables import column_names, has_names, to_source
 from dask_em.execution.choose import is_dask_frame, open_executor
 from dask_em.model import FittedMixture
@@ -42,7 +42,7 @@ class LittleTest:
     pvalue: float
 
 
-class MultivariateNormal(BaseEstimator):
+class MultivariateNormal(Estimator):
     """Mean and covariance of numeric columns by maximum likelihood, using every observed cell.
 
     Parameters
@@ -121,11 +121,7 @@ class MultivariateNormal(BaseEstimator):
         design = replace(Design(gaussian=names), weight=weight)
         with open_executor(self.executor, lazy_table=is_dask_frame(X)) as executor:
             found = normal_fitting.fit(source, design, self.prior, tol, max_iter, executor)
-        self.n_features_in_ = len(names)
-        if has_names(X):
-            self.feature_names_in_ = np.array(names, dtype=object)
-        elif hasattr(self, "feature_names_in_"):
-            del self.feature_names_in_
+        self._keep_names(names, named=has_names(X))
         self._adopt(found)
         return self
 
@@ -247,7 +243,6 @@ class MultivariateNormal(BaseEstimator):
         return describe(self, self._errors(errors))
 
     def _errors(self, given: Any) -> Any:
-        """Standard errors for the summary: the given ones, those that were computed before, or none."""
         from dask_em.inference.record import record_of
 
         d = self.n_features_in_
@@ -261,24 +256,3 @@ class MultivariateNormal(BaseEstimator):
             raise ConfigurationError("errors must be the standard_errors_ of this fit")
         # The mixing weight of one component is 1.
         return record_of(self.model_, "observed", np.pad(covariance, ((1, 0), (1, 0))))
-
-    def _repr_html_inner(self) -> str:
-        """The summary for a notebook; scikit-learn's picture of the settings before there is one."""
-        from dask_em.report.html import html_of
-
-        if not self.__sklearn_is_fitted__():
-            return str(super()._repr_html_inner())
-        return html_of(self, self._errors(None))
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
-        from dask_em.report.html import bundle_of
-
-        return bundle_of(self) if self.__sklearn_is_fitted__() else dict(super()._repr_mimebundle_(**kwargs))
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        return tags
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "model_")

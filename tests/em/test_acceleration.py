@@ -175,17 +175,14 @@ def test_a_rejected_proposal_costs_one_scan_and_is_marked() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_candidates_do_not_know_of_each_other(method: Any) -> None:
-    """A start goes its way whatever runs beside it."""
+    """A start goes its way whatever runs beside it, but for rounding, which proposals amplify."""
     X = np.random.default_rng(1).normal(size=(300, 2))
+    X[:120] += 2.5
     settings: dict[str, Any] = {"acceleration": method, "random_state": 5, "max_iter": 300}
-    together = MixtureModel(2, gaussian=["a", "b"], n_init=3, **settings)
-    frame = {name: X[:, i] for i, name in enumerate("ab")}
-    import pandas as pd
-
-    found = together.fit(pd.DataFrame(frame)).history_
-    alone = MixtureModel(2, gaussian=["a", "b"], n_init=1, **settings).fit(pd.DataFrame(frame)).history_
-    first = found[found["candidate"] == 0]
-    assert_allclose(first["objective"], alone["objective"], rtol=1e-10)
+    together, alone = (GaussianMixture(2, n_init=n, **settings).fit(X).history_ for n in (3, 1))
+    first = together[together["candidate"] == 0]
+    assert len(alone) > 10
+    assert_allclose(first["objective"], alone["objective"], rtol=1e-8)
 
 
 def test_an_unknown_way_is_refused() -> None:

@@ -174,8 +174,10 @@ def test_distinct_rows_of_several_blocks_are_shared_out(cluster: DaskExecutor, m
 @pytest.mark.parametrize("executor", ["local", "cluster"])
 def test_parts_of_the_rows_are_the_same(executor: str, cluster: DaskExecutor) -> None:
     """A part is chosen by the row, so a distinct row has some of its weight in each."""
-    X = table()[["answer", "other", "weight"]]
-    estimator = LatentClassAnalysis(1, random_state=0, max_iter=40, acceleration=None)
+    X = table()[["answer", "other", "visits", "weight"]]
+    estimator = MixtureModel(
+        1, categorical=["answer", "other"], poisson=["visits"], random_state=0, max_iter=40, acceleration=None
+    )
     where = cluster if executor == "cluster" else "local"
     given: dict[str, Any] = {"criterion": "held-out", "folds": 3, "estimator": estimator, "sample_weight": "weight"}
     short, long = (select_model(X, [1, 2], compress=c, executor=where, **given) for c in (True, False))

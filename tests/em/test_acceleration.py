@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from dask_em import GaussianMixture, LatentClassAnalysis, MixtureModel, PoissonMixture
+from dask_em import GaussianMixture, LatentClassAnalysis, PoissonMixture
 from dask_em.em.acceleration import Daarem, Squarem, make_accelerator
 from dask_em.errors import ConfigurationError
 from dask_em.families import Poisson

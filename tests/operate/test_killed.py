@@ -131,7 +131,8 @@ def test_stopped_at_any_moment(home: Path, calm: Any, tmp_path: Path, where: str
         process.send_signal(how)
         begun = time.monotonic()
         code, events = ended(process)
-        assert time.monotonic() - begun < 10
+        # Modules that are being imported are waited for, which takes its share of a calm run.
+        assert time.monotonic() - begun < 10 + calm[1]
         found = max([found, *(e["scan"] for e in events if e["event"] == "scan")])
         if output.exists():
             break

@@ -17,6 +17,9 @@ MOMENT = 0.05
 REMINDER = signal.SIGURG
 """What interrupts a thread that waits; where nobody listens to it, it is ignored."""
 
+LOADERS = ("ExtensionFileLoader.create_module", "ExtensionFileLoader.exec_module")
+"""In whose frames importlib runs the code of a compiled module."""
+
 
 class Terminated(BaseException):
     """SIGTERM arrived: unwind, so that unfinished output is removed."""
@@ -31,13 +34,13 @@ def stopped_by_signals() -> Iterator[None]:
 
     What is raised in a destructor, or in what Dask does whenever garbage is collected, Python reports and drops, and of a signal that arrives just before a call that
     waits it tells only after the wait: reminders interrupt the main thread until the signal has come through, and it is raised at the end if none has. One that
-    arrives while a module is imported waits in the same way, for compiled modules make another error of it, or none, and stay half there. An error that comes
-    out after a signal is what became of it. Other reports of what was dropped are then of a process that is torn down, and are not shown.
+    arrives while a compiled module is imported waits in the same way, for such modules make another error of it, or none, and stay half there. An error that
+    comes out after a signal is what became of it. Other reports of what was dropped are then of a process that is torn down, and are not shown.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    own = _Stops(_imports(sys._getframe()))
+    own = _Stops()
     try:
         own.listen()
         yield
@@ -52,7 +55,7 @@ def stopped_by_signals() -> Iterator[None]:
 
 
 class _Stops:
-    """Signals that become exceptions in the main thread, where `importing` modules are being imported already.
+    """Signals that become exceptions in the main thread.
 
     Attributes
     ----------
@@ -60,10 +63,10 @@ class _Stops:
     lost : what arrived and has not come through
     """
 
-    def __init__(self, importing: int) -> None:
+    def __init__(self) -> None:
         self.last: signal.Signals | None = None
         self.lost: set[signal.Signals] = set()
-        self._importing, self._main = importing, threading.get_ident()
+        self._main = threading.get_ident()
         self._busy = self._over = self._answered = False
         heard = {s: signal.getsignal(s) for s in KINDS}
         self._before = {s: handler for s, handler in heard.items() if handler not in (signal.SIG_IGN, None)}
@@ -102,7 +105,7 @@ class _Stops:
         self._come_through(frame)
 
     def _come_through(self, frame: FrameType | None) -> None:
-        if self.lost and not self._busy and _imports(frame) <= self._importing:
+        if self.lost and not self._busy and not _loads_compiled(frame):
             raise KINDS[self.lost.pop()]
 
     def _report(self, dropped: sys.UnraisableHookArgs) -> None:
@@ -127,10 +130,10 @@ class _Stops:
                     signal.pthread_kill(self._main, REMINDER)
 
 
-def _imports(frame: FrameType | None) -> int:
-    """How many modules are being imported in a frame."""
-    n = 0
+def _loads_compiled(frame: FrameType | None) -> bool:
+    """Whether a compiled module is being imported in a frame."""
     while frame is not None:
-        n += frame.f_code.co_filename.startswith("<frozen importlib")
+        if frame.f_code.co_qualname in LOADERS:
+            return True
         frame = frame.f_back
-    return n
+    return False

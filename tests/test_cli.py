@@ -314,27 +314,44 @@ def test_a_signal_that_arrives_just_before_a_wait_ends_it(finished, number, code
 @pytest.mark.parametrize(
     ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
-def test_a_signal_waits_until_a_module_is_imported(finished, number, code, word, tmp_path):
-    """Compiled modules make another error of what is raised in them, and may abort at the end."""
-    (tmp_path / "slow.py").write_text(
-        f"""
-import pathlib, signal, time
-try:
-    signal.raise_signal({int(number)})
-    time.sleep(0.3)
-    pathlib.Path("whole").touch()
-except BaseException:
-    raise ImportError("half of it")
-"""
-    )
-    body = """
-    import time
+def test_a_signal_waits_until_a_compiled_module_is_imported(finished, number, code, word, tmp_path):
+    """Such modules make another error of what is raised in them, and may abort at the end."""
+    body = f"""
+    import importlib.abc, pathlib, signal, sys, time
+
+    class Arrives(importlib.abc.MetaPathFinder):
+        compiled = None
+
+        def find_spec(self, name, path=None, target=None):
+            frame = sys._getframe()
+            while frame is not None and self.compiled is None:
+                if frame.f_code.co_qualname == "ExtensionFileLoader.exec_module":
+                    self.compiled = frame.f_locals["module"].__name__
+                    signal.raise_signal({int(number)})
+                    time.sleep(0.2)
+                frame = frame.f_back
+
     def run(config, *, progress, manner):
-        import slow
-        time.sleep(60)
+        arrives = Arrives()
+        sys.meta_path.insert(0, arrives)
+        try:
+            import pandas
+            time.sleep(60)
+        finally:
+            if arrives.compiled in sys.modules:
+                pathlib.Path("whole").touch()
     """
     assert finished("run", "coins.yaml", body=body)[::2] == (code, f"dask-em: error: {word}\n")
     assert (tmp_path / "whole").exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_signal_does_not_wait_for_other_modules(finished, number, code, word, tmp_path):
+    (tmp_path / "slow.py").write_text(f"import signal, time\nsignal.raise_signal({int(number)})\ntime.sleep(600)\n")
+    body = "def run(config, *, progress, manner):\n    import slow\n"
+    assert finished("run", "coins.yaml", body=body)[::2] == (code, f"dask-em: error: {word}\n")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
 
 MOMENT = 0.05
@@ -32,10 +32,11 @@ KINDS = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
 def stopped_by_signals() -> Iterator[None]:
     """SIGTERM raises as SIGINT does, unless it is ignored, and neither is lost.
 
-    What is raised in a destructor, or in what Dask does whenever garbage is collected, Python reports and drops, and of a signal that arrives just before a call that
-    waits it tells only after the wait: reminders interrupt the main thread until the signal has come through, and it is raised at the end if none has. One that
-    arrives while a compiled module is imported waits in the same way, for such modules make another error of it, or none, and stay half there. An error that
-    comes out after a signal is what became of it. Other reports of what was dropped are then of a process that is torn down, and are not shown.
+    Python drops what is raised in a destructor, or in what Dask does whenever garbage is collected; libraries swallow it while they are imported; and of a signal that
+    arrives just before a call that waits Python tells only after the wait. So the main thread is reminded of a signal every moment, and it is raised again, until
+    an exception that came of it unwinds the command; one that never gets so far is raised at the end. While a compiled module is imported nothing is raised, for such
+    modules make another error of it, or none, and stay half there. An error that comes out after a signal is what became of it. Reports of what was dropped
+    after a signal are of a process that is torn down, and are not shown.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -45,13 +46,13 @@ def stopped_by_signals() -> Iterator[None]:
         own.listen()
         yield
     except Exception as error:
-        if own.last is None:
+        if own.arrived is None:
             raise
-        raise KINDS[own.last] from error
+        raise KINDS[own.arrived] from error
     finally:
         own.close()
-    if own.lost:
-        raise KINDS[own.lost.pop()]
+    if own.arrived is not None:
+        raise KINDS[own.arrived]
 
 
 class _Stops:
@@ -59,15 +60,12 @@ class _Stops:
 
     Attributes
     ----------
-    last : what arrived last
-    lost : what arrived and has not come through
+    arrived : the last signal
     """
 
     def __init__(self) -> None:
-        self.last: signal.Signals | None = None
-        self.lost: set[signal.Signals] = set()
-        self._main = threading.get_ident()
-        self._busy = self._over = self._answered = False
+        self.arrived: signal.Signals | None = None
+        self._main, self._over = threading.get_ident(), False
         heard = {s: signal.getsignal(s) for s in KINDS}
         self._before = {s: handler for s, handler in heard.items() if handler not in (signal.SIG_IGN, None)}
         self._urgent, self._show, self._wakeup = signal.getsignal(REMINDER), sys.unraisablehook, -1
@@ -84,7 +82,7 @@ class _Stops:
             signal.signal(signum, self._stop)
 
     def close(self) -> None:
-        self._busy = self._over = True
+        self._over = True
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
         signal.signal(REMINDER, self._urgent)
@@ -96,38 +94,37 @@ class _Stops:
         os.close(self._ears)
 
     def _stop(self, signum: int, frame: FrameType | None) -> None:
-        self.last = signal.Signals(signum)
-        self.lost.add(self.last)
-        self._come_through(frame)
+        self.arrived = signal.Signals(signum)
+        self._raise(frame)
 
     def _remember(self, signum: int, frame: FrameType | None) -> None:
-        self._answered = True
-        self._come_through(frame)
+        if self.arrived is not None and not _unwinds():
+            self._raise(frame)
 
-    def _come_through(self, frame: FrameType | None) -> None:
-        if self.lost and not self._busy and not _loads_compiled(frame):
-            raise KINDS[self.lost.pop()]
+    def _raise(self, frame: FrameType | None) -> None:
+        if self.arrived is not None and not self._over and not _loads_compiled(frame):
+            raise KINDS[self.arrived]
 
     def _report(self, dropped: sys.UnraisableHookArgs) -> None:
         """In place of Python's report of what was raised where nothing can be."""
-        busy, self._busy = self._busy, True
-        self.lost.update(s for s in self._before if issubclass(dropped.exc_type, KINDS[s]))
-        if self.lost:
-            with suppress(OSError):
-                os.write(self._mouth, b"\0")
-        if self.last is None:
+        if self.arrived is None:
             self._show(dropped)
-        self._busy = busy
 
     def _remind(self) -> None:
-        """Send reminders from a moment after a signal arrived, or was dropped, until it has come through."""
+        """From the first signal on, send reminders."""
         # The interpreter writes the number of each signal as it arrives, before the main thread knows.
         while heard := os.read(self._ears, 1):
-            if heard[0] != REMINDER:
-                self._answered = False
-                while not self._over and (self.lost or not self._answered):
-                    time.sleep(MOMENT)
-                    signal.pthread_kill(self._main, REMINDER)
+            while heard[0] in self._before and not self._over:
+                time.sleep(MOMENT)
+                signal.pthread_kill(self._main, REMINDER)
+
+
+def _unwinds() -> bool:
+    """Whether what is handled in this thread at the moment came of a signal."""
+    error = sys.exception()
+    while error is not None and not isinstance(error, tuple(KINDS.values())):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _loads_compiled(frame: FrameType | None) -> bool:

@@ -348,6 +348,28 @@ def test_a_signal_waits_until_a_compiled_module_is_imported(finished, number, co
 @pytest.mark.parametrize(
     ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
+def test_a_signal_that_a_library_swallows_is_raised_again(finished, number, code, word, tmp_path):
+    """But not in what is done because of it."""
+    body = f"""
+    import pathlib, signal, time
+    def run(config, *, progress, manner):
+        try:
+            try:
+                signal.raise_signal({int(number)})
+            except:
+                pass
+            time.sleep(600)
+        finally:
+            time.sleep(0.3)
+            pathlib.Path("tidied").touch()
+    """
+    assert finished("run", "coins.yaml", body=body)[::2] == (code, f"dask-em: error: {word}\n")
+    assert (tmp_path / "tidied").exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
 def test_a_signal_does_not_wait_for_other_modules(finished, number, code, word, tmp_path):
     (tmp_path / "slow.py").write_text(f"import signal, time\nsignal.raise_signal({int(number)})\ntime.sleep(600)\n")
     body = "def run(config, *, progress, manner):\n    import slow\n"
